@@ -1,0 +1,270 @@
+"""The built model: an ordinary `nn.Module` that computes the edges it is asked for, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, near
+from .block import Head
+from .dims import Length, number
+from .nodes import stride_of
+from .resolve import Resolved, ResolvedNode
+
+
+class Group(nn.Module):
+    """Holds the nodes of a composite under its name, so that parameters are named `encoder.stage4...`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node to run: where its module hangs, which edges it reads, which it makes, which are then done with."""
+
+    parent: nn.Module
+    child: str
+    reads: tuple[str | None, ...]
+    makes: tuple[str, ...]
+    drops: tuple[str, ...]
+    node: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps for some outputs, and the inputs they need."""
+
+    steps: tuple[Step, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[str, str], ...]  # asked name, edge
+
+
+class GraphModel(nn.Module):
+    """A recipe built. `model(dna=x)` gives every head; `outputs=["activity", "encoder.stage4"]` any head or edge.
+
+    `.resolved` is the resolved recipe. Parameters are named by the recipe (`encoder.stage4.conv1.weight`).
+    Inputs are named, or positional in the recipe's order. Raises InputError for unknown outputs and for inputs whose
+    shape or length the model does not admit, naming the rule. An exception inside a block carries a note that names the
+    node, the block and where both stand.
+    """
+
+    def __init__(self, resolved: Resolved):
+        super().__init__()
+        self.resolved = resolved
+        self._plans: dict[tuple[str, ...] | None, Plan] = {}
+        self._admitted: set[Any] = set()
+        for node in resolved.nodes.values():
+            group: nn.Module = self
+            *path, last = node.name.split(".")
+            for part in path:
+                if not hasattr(group, part):
+                    group.add_module(part, Group())
+                group = getattr(group, part)
+            group.add_module(last, _made(node))
+
+    def forward(self, *positional: Tensor, outputs: Iterable[str] | None = None, **inputs: Tensor) -> dict[str, Tensor]:
+        key = None if outputs is None else tuple(outputs)
+        plan = self._plans.get(key) or self._plan(key)
+        if positional:
+            inputs = self._named(positional, inputs)
+        if torch.compiler.is_compiling():
+            return self._run(plan, dict(inputs))
+        self._admit(key, plan, inputs)
+        return self._run(plan, dict(inputs))
+
+    def _run(self, plan: Plan, values: dict[str, Any]) -> dict[str, Tensor]:
+        step = None
+        try:
+            for step in plan.steps:
+                module = step.parent._modules[step.child]
+                made = module(*[None if edge is None else values[edge] for edge in step.reads])  # type: ignore[misc]
+                if len(step.makes) == 1:
+                    values[step.makes[0]] = made
+                else:
+                    values.update(zip(step.makes, made, strict=True))
+                for edge in step.drops:
+                    del values[edge]
+        except Exception as error:
+            if step is not None:
+                error.add_note(self._where(step.node, values))
+            raise
+        return {name: values[edge] for name, edge in plan.outputs}
+
+    def _where(self, name: str, values: Mapping[str, Any]) -> str:
+        node = self.resolved.nodes[name]
+        reads = ", ".join(
+            f"{port} = {edge} {list(values[edge].shape)}" for port, edge in node.inputs.items() if edge in values
+        )
+        stands = f" ({node.mark})" if node.mark else ""
+        return f"in node {name!r}{stands}, block {node.entry.name!r} ({node.entry.where}), with {reads}"
+
+    # Which nodes
+
+    def _plan(self, key: tuple[str, ...] | None) -> Plan:
+        resolved = self.resolved
+        asked = tuple(resolved.heads) or resolved.keep if key is None else key
+        if isinstance(asked, str):
+            raise InputError(f"outputs should be a list of names, not the text {asked!r}")
+        outputs = tuple((name, resolved.edge(name)) for name in asked)
+        nodes = resolved.needed(asked)
+        last = {edge: node.name for node in nodes for edge in (*node.outputs, *node.inputs.values())}
+        wanted = {edge for _, edge in outputs}
+        steps = []
+        for node in nodes:
+            parent, _, child = node.name.rpartition(".")
+            reads = tuple(node.inputs.get(port.name) for port in node.entry.signature.inputs)
+            ends = [e for e in dict.fromkeys((*node.inputs.values(), *node.outputs)) if last[e] == node.name]
+            drops = tuple(edge for edge in ends if edge not in wanted)
+            steps.append(Step(self.get_submodule(parent), child, reads, node.outputs, drops, node.name))
+        read = {edge for node in nodes for edge in node.inputs.values()} | wanted
+        plan = Plan(tuple(steps), tuple(name for name in resolved.inputs if name in read), outputs)
+        self._plans[key] = plan
+        return plan
+
+    def _named(self, positional: tuple[Tensor, ...], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        names = tuple(self.resolved.inputs)
+        if len(positional) > len(names):
+            raise InputError(f"{len(positional)} inputs, but the model has {len(names)}: {', '.join(names)}")
+        given = dict(zip(names, positional, strict=False))
+        if twice := given.keys() & inputs.keys():
+            raise InputError(f"input {sorted(twice)[0]!r} is given by position and by name")
+        return {**given, **inputs}
+
+    # Which inputs
+
+    def _admit(self, key: tuple[str, ...] | None, plan: Plan, inputs: Mapping[str, Tensor]) -> None:
+        shapes = (key, *((name, value.shape) for name, value in inputs.items()))
+        if shapes in self._admitted:
+            return
+        self._check_inputs(plan, inputs)
+        if len(self._admitted) > 1000:
+            self._admitted.clear()
+        self._admitted.add(shapes)
+
+    def _check_inputs(self, plan: Plan, inputs: Mapping[str, Tensor]) -> None:
+        values: dict[str, int] = {}
+        for name in inputs:
+            if name not in self.resolved.inputs:
+                raise InputError(f"the model has no input {name!r}; {near(name, self.resolved.inputs)}")
+        for name in plan.inputs:
+            info = self.resolved.inputs[name]
+            if name not in inputs:
+                raise InputError(f"input {name!r} {info.shape} is missing")
+            shape = tuple(inputs[name].shape)
+            if len(shape) != len(info.axes):
+                raise InputError(f"input {name!r} should be {info.shape}, but is {list(shape)}")
+            for axis, (size, wanted) in enumerate(zip(shape, info.axes, strict=True)):
+                known = number(wanted)
+                if known is None:
+                    assert isinstance(wanted, Length)
+                    known = values.setdefault(wanted.symbols[0], size)
+                if known != size:
+                    raise InputError(f"axis {axis} of input {name!r} {info.shape} should be {known}, but is {size}")
+        rule = self.resolved.rule(edge for _, edge in plan.outputs)
+        if failed := rule.failures(values):
+            lengths = ", ".join(f"{s} = {n}" for s, n in values.items() if s != "B")
+            reason = f" (at {failed[0].reason})" if failed[0].reason else ""
+            raise InputError(f"{lengths} does not fit: {rule}{reason}")
+
+    # Losses
+
+    @property
+    def loss_outputs(self) -> tuple[str, ...]:
+        """The outputs that the heads' losses need: ask for these when training."""
+        return tuple(name for head in self.resolved.heads for name in self._loss_edges(head).values())
+
+    def _loss_edges(self, head: str) -> dict[str, str]:
+        module = self.get_submodule(head)
+        first = self.resolved.nodes[head].entry.signature.outputs[0].name
+        assert isinstance(module, Head)
+        return {port: head if port == first else f"{head}.{port}" for port in module.loss_ports}
+
+    def loss(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The heads' losses for the targets given, summed with the recipe's weights. Scalar.
+
+        `outputs` is what the model returned for `loss_outputs`; `targets` and `masks` are by head.
+        Raises InputError where a target has no head, or an output a loss needs was not computed.
+        """
+        total = None
+        for head, target in targets.items():
+            if head not in self.resolved.heads:
+                raise InputError(f"there is no head {head!r} for this target; {near(head, self.resolved.heads)}")
+            edges = self._loss_edges(head)
+            missing = [edge for edge in edges.values() if edge not in outputs]
+            if missing:
+                raise InputError(f"the loss of {head!r} needs {missing}; ask for outputs=model.loss_outputs")
+            module = self.get_submodule(head)
+            assert isinstance(module, Head)
+            part = module.loss({port: outputs[e] for port, e in edges.items()}, target, (masks or {}).get(head))
+            part = self.resolved.heads[head] * part
+            total = part if total is None else total + part
+        if total is None:
+            raise InputError("there are no targets to compute a loss for")
+        return total
+
+    # As timm knows them
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Every track of the model, as timm lists features: channels, reduction (its stride) and module."""
+        found = []
+        for node in self.resolved.nodes.values():
+            info = self.resolved.edges[node.outputs[0]]
+            stride = stride_of(info.axes)
+            if stride is not None and node.name not in self.resolved.heads:
+                reduction = int(stride) if stride.denominator == 1 else float(stride)
+                found.append({"num_chs": info.axes[1], "reduction": reduction, "module": node.name})
+        return found
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """For timm's layer decay: a parameter's layer, by how many nodes with parameters lie before its node.
+
+        Nodes side by side share a layer. `coarse` gives one layer a top-level name.
+        """
+        depth = self._depths()
+        if coarse:
+            tops: dict[str, int] = {}
+            for name in depth:
+                tops.setdefault(name.partition(".")[0], len(tops))
+            depth = {name: tops[name.partition(".")[0]] for name in depth}
+        names = sorted(depth, key=len, reverse=True)
+
+        def layer(parameter: str) -> int:
+            return next(depth[name] for name in names if parameter == name or parameter.startswith(f"{name}."))
+
+        return layer
+
+    def _depths(self) -> dict[str, int]:
+        depth: dict[str, int] = {}
+        reached: dict[str, int] = {}
+        for node in self.resolved.nodes.values():
+            here = max((reached.get(edge, 0) for edge in node.inputs.values()), default=0)
+            weighs = any(True for _ in self.get_submodule(node.name).parameters())
+            depth[node.name] = here
+            for edge in node.outputs:
+                reached[edge] = here + weighs
+        return depth
+
+    def no_weight_decay(self) -> set[str]:
+        """For timm: parameters that no optimiser should decay beyond the one-dimensional ones. None here."""
+        return set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}, "_admitted": set()}
+
+
+def _made(node: ResolvedNode) -> nn.Module:
+    dims = {name: value for name, value in node.dims.items() if value is not None}
+    try:
+        return node.entry.target(**dims, **node.args)
+    except Exception as error:
+        stands = f" ({node.mark})" if node.mark else ""
+        error.add_note(f"building node {node.name!r}{stands}, block {node.entry.name!r} ({node.entry.where})")
+        raise

@@ -1,0 +1,336 @@
+"""A recipe with its bases and overrides applied: the verbs, collected, checked against each other, carried out.
+
+Base, file and command line apply one after the other. Within one file all verbs are collected first, and two that
+claim the same node are an error, so their order cannot matter. A verb that names a stage inside a composite is kept in
+`inner` until the composite has expanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ..errors import Mark, RecipeError, near
+from .find import Source, find, find_from
+from .schema import Findings, NodeSpec, Recipe, Verb, input_axes, read_recipe
+from .source import Tree, from_override, from_python, read_text
+
+MOST_BASES = 8
+
+
+@dataclass
+class Patched:
+    """A recipe after its verbs: inputs, nodes and heads by name, and the verbs that wait for an expansion."""
+
+    name: str = "recipe"
+    inputs: dict[str, Tree] = field(default_factory=dict)
+    nodes: dict[str, NodeSpec] = field(default_factory=dict)
+    keep: list[Tree] = field(default_factory=list)
+    removed: dict[str, Verb] = field(default_factory=dict)
+    inner: Inner = field(default_factory=lambda: Inner())
+    source: Source | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """A self-contained recipe of the same meaning, without bases."""
+        made: dict[str, Any] = {"recipe": 1, "name": self.name}
+        made["inputs"] = {name: tree.plain() for name, tree in self.inputs.items()}
+        for section, head in (("nodes", False), ("heads", True)):
+            made[section] = {name: spec.plain() for name, spec in self.nodes.items() if spec.head == head}
+        made |= self.inner.plain()
+        if self.keep:
+            made["keep"] = [tree.plain() for tree in self.keep]
+        return {key: value for key, value in made.items() if value not in ({}, [])}
+
+
+@dataclass
+class Inner:
+    """Verbs on nodes inside composites, by full name: what to replace, remove and set once they exist."""
+
+    replace: dict[str, NodeSpec] = field(default_factory=dict)
+    remove: dict[str, Verb] = field(default_factory=dict)
+    set: dict[str, tuple[Tree, Verb]] = field(default_factory=dict)
+
+    def of(self, composite: str) -> Inner:
+        """The verbs on nodes inside one composite."""
+        prefix = f"{composite}."
+        return Inner(*(_under(part, prefix) for part in (self.replace, self.remove, self.set)))
+
+    def names(self) -> Iterable[str]:
+        return (*self.replace, *self.remove, *self.set)
+
+    def copy(self) -> Inner:
+        return Inner(dict(self.replace), dict(self.remove), dict(self.set))
+
+    def forget(self, node: str) -> None:
+        """Drop the verbs on what is inside a node that is itself replaced or removed."""
+        prefix = f"{node}."
+        for part in (self.replace, self.remove, self.set):
+            for name in [n for n in part if n.startswith(prefix)]:
+                del part[name]
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "replace": {name: spec.plain() for name, spec in self.replace.items()},
+            "remove": list(self.remove),
+            "set": {name: tree.plain() for name, (tree, _) in self.set.items()},
+        }
+
+
+def _under(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name.startswith(prefix)}
+
+
+def load(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Patched:
+    """Read a recipe (path, shipped name, YAML text with a newline, or dict), apply its bases and the overrides.
+
+    An override is `node.argument=value`, as on the command line. Raises RecipeError with everything that is wrong.
+    """
+    if isinstance(recipe, Mapping):
+        source = Source(from_python(recipe), "recipe")
+    elif isinstance(recipe, str) and "\n" in recipe:
+        source = Source(read_text(recipe), "recipe")
+    else:
+        source = find(recipe)
+    return patched(source, overrides)
+
+
+def patched(source: Source, overrides: Iterable[str] = (), settings: Mapping[str, Tree] | None = None) -> Patched:
+    """A recipe source with its bases, overrides and, for a nested recipe, its node's settings applied."""
+    findings = Findings()
+    layers = _layers(source, findings)
+    result = Patched(source=source)
+    for layer in reversed(layers):
+        _apply(layer, result, findings)
+    if settings:
+        _apply(_only_set(dict(settings), {n: t.mark for n, t in settings.items() if t.mark}), result, findings)
+    line = _overrides(overrides, findings)
+    if line.set:
+        _apply(line, result, findings)
+    if findings:
+        raise RecipeError(findings)
+    return result
+
+
+def _layers(source: Source, findings: Findings) -> list[Recipe]:
+    """The recipe and its bases, nearest first."""
+    layers: list[Recipe] = []
+    seen: list[str] = []
+    here: Source | None = source
+    while here is not None:
+        seen.append(str(here.file or here.label))
+        stem = here.file.stem if here.file else "recipe"
+        layer = read_recipe(here.tree, findings, stem)
+        layers.append(layer)
+        base = layer.base
+        if base is None:
+            break
+        try:
+            here = find_from(base.value, here)
+        except LookupError as error:
+            findings.find(str(error), base.mark, "base")
+            raise RecipeError(findings) from None
+        if str(here.file) in seen:
+            findings.find(f"{base.value!r} is a base of itself: {' -> '.join(map(_stem, [*seen, here.file]))}", base.mark, "base")
+            raise RecipeError(findings)
+        if len(seen) >= MOST_BASES:
+            findings.find(f"more than {MOST_BASES} bases on top of each other", base.mark, "base")
+            raise RecipeError(findings)
+    return layers
+
+
+def _stem(path: Any) -> str:
+    return Path(path).stem
+
+
+def _only_set(sets: dict[str, Tree], marks: dict[str, Mark]) -> Recipe:
+    return Recipe("recipe", None, {}, {}, (), {}, sets, marks, ())
+
+
+def _overrides(overrides: Iterable[str], findings: Findings) -> Recipe:
+    sets: dict[str, Tree] = {}
+    marks: dict[str, Mark] = {}
+    for number, text in enumerate(overrides, 1):
+        name, equals, value = text.partition("=")
+        mark = Mark("command line", number, 1, "".join(c if c.isprintable() else "?" for c in text))
+        if not equals or not name:
+            findings.find(f"an override is 'node.argument=value', unlike {text[:60]!r}", mark)
+            continue
+        if name in sets:
+            findings.find(f"{name!r} is set twice", mark, name)
+            continue
+        try:
+            sets[name] = from_override(value, Mark("command line", number, len(name) + 2, mark.text))
+        except RecipeError as error:
+            findings.extend(error.problems)
+            continue
+        marks[name] = mark
+    return _only_set(sets, marks)
+
+
+def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
+    """Carry out one file's verbs on what its bases made."""
+    if layer.base is not None or layer.nodes:
+        result.name = layer.name
+    claims = _Claims(findings)
+    removed = _removals(layer, result, claims, findings)
+    for target, spec in layer.replace.items():
+        claims.claim(_bare(target), "replace", spec.mark)
+    for target in layer.set:
+        claims.claim(_split(target, result)[0] or target, "set", layer.set_marks.get(target))
+    for name, spec in layer.nodes.items():
+        claims.claim(name, "new", spec.mark)
+
+    for name, verb in removed.items():
+        result.inner.forget(name)
+        if result.nodes.pop(name, None) is None:
+            result.inner.replace.pop(name, None)
+            result.inner.remove[name] = verb
+        else:
+            result.removed[name] = verb
+    for target, spec in layer.replace.items():
+        _replace(_bare(target), spec, result, findings)
+    for target, value in layer.set.items():
+        _set(target, value, layer.set_marks.get(target), result, findings)
+    for name, tree in layer.inputs.items():
+        old = result.inputs.get(name)
+        if old is not None and old.value != tree.value:
+            note = f"the base has {old.value!r}" + (f" at {old.mark}" if old.mark else "")
+            findings.find(f"input {name!r} exists; change it by 'set: {{inputs.{name}: {tree.value}}}'", tree.mark,
+                          f"inputs.{name}", note)
+        elif name in result.nodes:
+            findings.find(f"{name!r} is a node already", tree.mark, f"inputs.{name}")
+        result.inputs[name] = tree
+    for name, spec in layer.nodes.items():
+        if name in result.nodes:
+            findings.find(f"{name!r} exists already; use 'replace'", spec.mark, spec.path,
+                          f"first at {result.nodes[name].mark}")
+        elif name in result.inputs:
+            findings.find(f"{name!r} is an input already", spec.mark, spec.path)
+        else:
+            result.nodes[name] = spec
+    result.keep.extend(layer.keep)
+
+
+class _Claims:
+    """Who claims a node within one file."""
+
+    def __init__(self, findings: Findings):
+        self.findings, self.claimed = findings, {}
+
+    def claim(self, node: str, word: str, mark: Mark | None) -> None:
+        for other, (other_word, other_mark) in self.claimed.items():
+            same = other == node and not (word == other_word == "set")
+            outer, inner = sorted((other, node), key=len)
+            outer_word = other_word if other == outer else word
+            inside = inner.startswith(f"{outer}.") and outer_word in ("remove", "replace")
+            if same or inside:
+                self.findings.find(
+                    f"{word!r} and {other_word!r} in one recipe claim the same node {outer!r}",
+                    mark, f"{word if word != 'new' else 'nodes'}.{node}",
+                    *([f"{other_word} {other!r} at {other_mark}"] if other_mark else []),
+                )
+                return
+        self.claimed[node] = (word, mark)
+
+
+def _bare(target: str) -> str:
+    """A node's name without its section: `heads.activity` is `activity`."""
+    section, dot, rest = target.partition(".")
+    return rest if dot and section in ("nodes", "heads") else target
+
+
+def _removals(layer: Recipe, result: Patched, claims: _Claims, findings: Findings) -> dict[str, Verb]:
+    removed: dict[str, Verb] = {}
+    for tree in layer.remove:
+        pattern = tree.value
+        names = [
+            n
+            for n, spec in result.nodes.items()
+            if fnmatchcase(n, pattern) or fnmatchcase(f"{'heads' if spec.head else 'nodes'}.{n}", pattern)
+        ]
+        owner, dot, _ = pattern.partition(".")
+        if not names and dot and owner in result.nodes and "*" not in pattern:
+            names = [pattern]  # a node inside a composite
+        if not names:
+            findings.find(f"there is no node {pattern!r} to remove; {near(pattern, result.nodes)}", tree.mark, "remove")
+        for name in names:
+            removed.setdefault(name, Verb("removed", tree.mark))
+    for name, verb in removed.items():
+        claims.claim(name, "remove", verb.mark)
+    return removed
+
+
+def _replace(name: str, spec: NodeSpec, result: Patched, findings: Findings) -> None:
+    old = result.nodes.get(name)
+    if old is None:
+        owner = name.partition(".")[0]
+        if "." in name and owner in result.nodes:
+            result.inner.forget(name)
+            result.inner.remove.pop(name, None)
+            result.inner.replace[name] = replace(spec, name=name)
+        else:
+            findings.find(f"there is no node {name!r} to replace; {near(name, result.nodes)}", spec.mark, spec.path)
+        return
+    result.inner.forget(name)
+    result.nodes[name] = replace(
+        spec,
+        name=name,
+        head=old.head,
+        inputs=spec.inputs if spec.inputs is not None else old.inputs,
+        weight=spec.weight if spec.weight is not None else old.weight,
+    )
+
+
+def _split(target: str, result: Patched) -> tuple[str, str]:
+    """The node that a setting belongs to, and its `argument`, `in` or `in.port`."""
+    name = target if target.partition(".")[0] in result.nodes else _bare(target)
+    parts = name.split(".")
+    cut = -2 if len(parts) > 2 and parts[-2] == "in" else -1
+    return ".".join(parts[:cut]), ".".join(parts[cut:])
+
+
+def _set(target: str, value: Tree, mark: Mark | None, result: Patched, findings: Findings) -> None:
+    if target.startswith("inputs."):
+        _set_input(target.removeprefix("inputs."), value, mark, result, findings)
+        return
+    owner, rest = _split(target, result)
+    top = owner.partition(".")[0]
+    if not owner:
+        hint = "a setting is named 'node.argument', 'node.in' or 'node.in.port'"
+        findings.find(f"{target!r} names no argument of a node", mark, f"set.{target}", hint)
+    elif top not in result.nodes:
+        was = [f"it was {result.removed[top]}"] if top in result.removed else []
+        findings.find(f"there is no node {top!r} to set; {near(top, result.nodes)}", mark, f"set.{target}", *was)
+    elif owner in result.nodes:
+        result.nodes[owner] = with_setting(result.nodes[owner], rest, value, Verb("set", mark), findings)
+    elif owner in result.inner.replace:
+        result.inner.replace[owner] = with_setting(
+            result.inner.replace[owner], rest, value, Verb("set", mark), findings
+        )
+    else:
+        result.inner.set[f"{owner}.{rest}"] = (value, Verb("set", mark))
+
+
+def _set_input(name: str, value: Tree, mark: Mark | None, result: Patched, findings: Findings) -> None:
+    axes = input_axes(value)
+    if name not in result.inputs:
+        findings.find(f"there is no input {name!r}; {near(name, result.inputs)}", mark, f"set.inputs.{name}")
+    elif isinstance(axes, str):
+        findings.find(axes, value.mark, f"set.inputs.{name}")
+    else:
+        result.inputs[name] = value
+
+
+def with_setting(spec: NodeSpec, rest: str, value: Tree, verb: Verb, findings: Findings) -> NodeSpec:
+    """A node with `argument`, `in` or `in.port` set."""
+    if rest == "in" or rest.startswith("in."):
+        if not (isinstance(value.value, str) or rest == "in" and value.is_map):
+            findings.find(f"an input is an edge's name, not {value.kind}", value.mark, f"set.{spec.name}.{rest}")
+            return spec
+        return spec.with_input(rest[3:] or None, value, verb)
+    return spec.with_arg(rest, value, verb)
+
+
