@@ -36,7 +36,7 @@ def near(name: str, names: Sequence[str]) -> str:
     folded: dict[str, str] = {}
     for other in names:
         folded.setdefault(other.casefold(), other)
-    close = [folded[m] for m in difflib.get_close_matches(name.casefold(), list(folded), n=3, cutoff=0.6)]
+    close = [folded[m] for m in difflib.get_close_matches(name.casefold(), list(folded), n=3, cutoff=0.7)]
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     shown = ", ".join(repr(n) for n in names[:20])

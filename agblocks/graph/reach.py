@@ -62,7 +62,8 @@ def parse_chain(chain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         if not low <= len(arguments) <= high:
             raise ValueError(f"{match[0]}...) takes {low} to {high} numbers, not {len(arguments)}")
         for argument in arguments:
-            parse_axes(argument)
+            if len(parse_axes(argument)) != 1:
+                raise ValueError(f"{match[0]}...) has a number missing")
         steps.append((match[1], arguments))
         rest = rest[end + 1 :].strip()
     return tuple(steps)

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agblocks.data import CONSTRUCTS, Construct, DataError, lentimpra, named_construct, reverse_complement
 from agblocks.data import starrseq as starr
 from agblocks.data.constructs import LENTIMPRA_ADAPTERS, LENTIMPRA_FLANKS, LENTIMPRA_PROMOTER
-from hypothesis import given
-from hypothesis import strategies as st
 
 part = st.text("ACGTN", max_size=8)
 insert = st.text("ACGTRN", min_size=1, max_size=20)

@@ -7,10 +7,11 @@ import os
 import numpy as np
 import polars as pl
 import pytest
-from agblocks.data import DataError, read_sequences, read_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+
+from agblocks.data import DataError, read_sequences, read_table
 
 HEADER = "name\tseq\ty\tfold\n"
 

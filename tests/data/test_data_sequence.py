@@ -5,6 +5,9 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agblocks.data import (
     DataError,
     decode,
@@ -15,8 +18,6 @@ from agblocks.data import (
     reverse_complement_codes,
     reverse_complement_tensor,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 BASES = {
     "A": "A", "C": "C", "G": "G", "T": "T", "U": "T", "N": "ACGT", "R": "AG", "Y": "CT", "S": "CG",

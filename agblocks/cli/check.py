@@ -1,0 +1,27 @@
+"""`agblocks check`: everything that is wrong with recipes, or one line each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def check(recipes: Annotated[list[str], typer.Argument(help="recipe files or shipped names", show_default=False)]) -> None:
+    """Check recipes without building them; exit status 2 if one is wrong."""
+    import sys
+
+    from ..errors import RecipeError
+    from ..graph.resolve import resolve
+
+    wrong = 0
+    for name in recipes:
+        try:
+            resolved = resolve(name)
+        except RecipeError as error:
+            wrong += 1
+            print(error, file=sys.stderr)
+            continue
+        print(f"{name}: {len(resolved.nodes)} nodes, heads {', '.join(resolved.heads) or 'none'}; {resolved.rule()}")
+    if wrong:
+        raise typer.Exit(2)
