@@ -97,5 +97,5 @@ def test_published_receptive_fields():
 
 @pytest.mark.parametrize("chain", ["conv", "conv()", "dense(3)", "conv(3", "conv(1,2,3)", "conv(3) )"])
 def test_what_is_no_chain(chain):
-    with pytest.raises(ValueError, match="numbers|axis"):
+    with pytest.raises(ValueError, match="number|axis"):
         parse_chain(chain)
