@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .graph.build import build
     from .graph.diff import diff
     from .graph.model import GraphModel
-    from .graph.resolve import Resolved, resolve
+    from .graph.resolve import resolve
+    from .graph.resolved import Resolved
 
 __version__ = "0.1.0"
 
@@ -21,7 +22,7 @@ _LAZY = {
     "build": "graph.build",
     "diff": "graph.diff",
     "GraphModel": "graph.model",
-    "Resolved": "graph.resolve",
+    "Resolved": "graph.resolved",
     "resolve": "graph.resolve",
 }
 

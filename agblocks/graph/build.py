@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from .model import GraphModel
-from .resolve import Resolved, resolve
+from .resolve import resolve
+from .resolved import Resolved
 
 
 def build(

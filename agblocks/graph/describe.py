@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .resolve import Resolved, ResolvedNode
+from .resolved import Resolved, ResolvedNode
 
 
 def parameters(resolved: Resolved) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .resolve import Resolved, ResolvedNode
+from .resolved import Resolved, ResolvedNode
 
 
 @dataclass(frozen=True)

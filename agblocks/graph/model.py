@@ -13,7 +13,7 @@ from ..errors import InputError, near
 from .block import Head
 from .dims import Length, number
 from .nodes import stride_of
-from .resolve import Resolved, ResolvedNode
+from .resolved import Resolved, ResolvedNode
 
 
 class Group(nn.Module):

@@ -61,6 +61,11 @@ class Inner:
     def names(self) -> Iterable[str]:
         return (*self.replace, *self.remove, *self.set)
 
+    def done(self, name: str) -> None:
+        """Drop one verb that has been carried out."""
+        for part in (self.replace, self.remove, self.set):
+            part.pop(name, None)
+
     def copy(self) -> Inner:
         return Inner(dict(self.replace), dict(self.remove), dict(self.set))
 
@@ -286,7 +291,11 @@ def _replace(name: str, spec: NodeSpec, result: Patched, findings: Findings) -> 
 
 def _split(target: str, result: Patched) -> tuple[str, str]:
     """The node that a setting belongs to, and its `argument`, `in` or `in.port`."""
-    name = target if target.partition(".")[0] in result.nodes else _bare(target)
+    return split_setting(target if target.partition(".")[0] in result.nodes else _bare(target))
+
+
+def split_setting(name: str) -> tuple[str, str]:
+    """`tower.depth` is `tower` and `depth`; `tower.in.x` is `tower` and `in.x`."""
     parts = name.split(".")
     cut = -2 if len(parts) > 2 and parts[-2] == "in" else -1
     return ".".join(parts[:cut]), ".".join(parts[cut:])

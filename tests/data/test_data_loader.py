@@ -95,7 +95,7 @@ def test_augment_is_checked(kwargs, message):
 
 @given(
     st.lists(st.sampled_from([3, 5, 8]), min_size=1, max_size=40),
-    st.integers(1, 9),
+    st.integers(1, 5),
     st.booleans(),
     st.sampled_from(["keep", "drop", "merge"]),
     st.integers(0, 3),
@@ -122,6 +122,18 @@ def test_plans(lengths, size, shuffle, small, epoch):
     assert [b.tolist() for b in plan] == [b.tolist() for b in again]
     if not shuffle and len(counts) == 1 and small == "keep":
         assert rows == list(range(len(lengths)))
+
+
+def test_a_batch_of_one_is_kept_dropped_or_merged():
+    sizes = {
+        small: [len(b) for b in plan_batches([7] * 11, batch_size=5, small=small)]
+        for small in ("keep", "drop", "merge")
+    }
+    assert sizes == {"keep": [5, 5, 1], "drop": [5, 5], "merge": [5, 6]}
+    merged = plan_batches([7] * 11, batch_size=5, small="merge", shuffle=True)
+    assert sorted(r for b in merged for r in b.tolist()) == list(range(11))
+    torch_like = plan_batches([7] * 14, batch_size=5, small="drop", min_batch=5)
+    assert [len(b) for b in torch_like] == [5, 5]
 
 
 def make(n=23, lengths=(10,), **kwargs):
@@ -205,6 +217,14 @@ def stream(loader, epochs):
 
 def same(a, b):
     return [x[:2] for x in a] == [x[:2] for x in b]
+
+
+def test_each_epoch_is_augmented_anew():
+    _, loader = make(augment=Augment(0.5, shift=3))
+    first, second = ([decode(b["inputs"]["dna"]) for b in loader] for _ in range(2))
+    assert first != second
+    loader.start(0)
+    assert [decode(b["inputs"]["dna"]) for b in loader] == first
 
 
 def test_resuming_after_any_batch_gives_the_rest():

@@ -34,7 +34,8 @@ GOOD: SearchStrategy = st.tuples(
     st.text("ACGTNacgtu", min_size=1, max_size=9), st.floats(-100, 100, width=32), st.integers(0, 9)
 )
 BAD = st.sampled_from(
-    ["\tACGT\t1\t0", "x{}\t\t1\t0", "x{}\tAC-T\t1\t0", "x{}\tACGT\t\t0", "x{}\tACGT\tNA\t0", "x{}\tACGT\tinf\t0",
+    ["\tACGT\t1\t0", "x{}\t\t1\t0",
+     "x{}\tAC-T\t1\t0", "x{}\tACGT\t\t0", "x{}\tACGT\tNA\t0", "x{}\tACGT\tinf\t0",
      "x{}\tACGT\t1e99\t0", "x{}\tACGT\tfive\t0", "x{}\tACGT\t1,5\t0", "x{}\tACGT\t1_0\t0", "x{}\tACGT\t1\t",
      "x{}\tACGT\t1", "x{}\tACGT\t1\t0\t0", "x{}", "x{}\tAC GT\t1\t0", "x{}\tAC\u00e9GT\t1\t0"]
 )  # fmt: skip
@@ -81,8 +82,8 @@ def test_every_reason_is_said(tmp_path):
         "e\tACGT\t2\t1\n" + "e\tACGT\t1\t1\n" + "\tACGT\t1\t1\n",
     )
     assert problems(path) == [
-        "t:2: column 'seq', position 3: unknown letter 'X'; column 'y': target 'inf' is not finite in float32; "
-        "column 'fold': no fold",
+        "t:2: column 'seq', position 3: unknown letter 'X'; column 'y': target 'inf' is not finite in "
+        "float32; column 'fold': no fold",
         "t:3: column 'seq': empty sequence; column 'y': missing target",
         "t:4: column 'y': target 'low' is not a number",
         "t:5: found 3 columns, wanted 4",
@@ -178,7 +179,8 @@ def test_parquet_rows_are_checked_too(tmp_path):
     ).write_parquet(path)
     assert problems(path, id=None) == [
         "t:2: column 'seq': empty sequence; column 'y': target 'inf' is not finite in float32",
-        "t:3: column 'seq', position 2: unknown letter 'X'; column 'y': missing target; column 'fold': no fold",
+        "t:3: column 'seq', position 2: unknown letter 'X'; column 'y': missing target; "
+        "column 'fold': no fold",
     ]
     assert read_table(path, sequence="seq", targets="y", fold="fold", skip_bad_rows=True).fold.tolist() == [
         "1"

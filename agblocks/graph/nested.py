@@ -1,0 +1,102 @@
+"""A recipe as a node of another one: its inputs are the ports, its heads the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import RecipeError, near
+from .find import Source, find_from
+from .patch import Inner, Patched, patched
+from .schema import NodeSpec, input_axes
+from .source import Tree
+from .state import State
+from .wire import given_inputs, path_of, reference
+
+
+@dataclass(frozen=True)
+class Part:
+    """A nested recipe in its place: nodes with full names and outer wiring, the verbs inside, and its heads."""
+
+    source: Source
+    specs: dict[str, NodeSpec]
+    inner: Inner
+    heads: tuple[str, ...]
+
+
+def open_nested(state: State, spec: NodeSpec) -> Part | None:
+    """Read a nested recipe and give its nodes their names and wiring; None with findings."""
+    tree = spec.recipe
+    assert tree is not None
+    try:
+        if tree.is_map:
+            source = replace(state.source, tree=tree)
+        else:
+            source = find_from(tree.value, state.source)
+        part = patched(source, settings=spec.args)
+    except LookupError as error:
+        state.fail(spec, str(error), tree.mark, f"{spec.path}.recipe")
+        return None
+    except RecipeError as error:
+        state.findings.extend(error.problems)
+        state.broken.add(spec.name)
+        return None
+    wiring = _wiring(state, spec, part)
+    if wiring is None:
+        state.broken.add(spec.name)
+        return None
+
+    def outer(ref: str) -> str:
+        return wiring.get(ref) or f"{spec.name}.{ref}"
+
+    specs = {
+        outer(name): replace(
+            inside, name=outer(name), head=False, inputs=_renamed(inside.inputs, outer), path=f"{spec.path} ({inside.path})"
+        )
+        for name, inside in part.nodes.items()
+    }
+    inner = Inner(
+        {outer(n): replace(s, inputs=_renamed(s.inputs, outer)) for n, s in part.inner.replace.items()},
+        {outer(n): verb for n, verb in part.inner.remove.items()},
+        {outer(n): ((_renamed(t, outer) or t) if ".in" in n else t, verb) for n, (t, verb) in part.inner.set.items()},
+    )
+    return Part(source, specs, inner, tuple(name for name, s in part.nodes.items() if s.head))
+
+
+def _wiring(state: State, spec: NodeSpec, part: Patched) -> dict[str, str] | None:
+    """Input of the nested recipe -> outer edge, shapes checked."""
+    given = given_inputs(state, spec, next(iter(part.inputs), ""))
+    if given is None or spec.inputs is None:
+        return None
+    wired: dict[str, str] = {}
+    for port, tree in given.items():
+        if port not in part.inputs:
+            message = f"the recipe has no input {port!r}; {near(port, part.inputs)}"
+            state.fail(spec, message, spec.inputs.key_mark(port), path_of(spec, port))
+            return None
+        edge = reference(state, tree, False, spec, path_of(spec, port))
+        if edge is None:
+            return None
+        axes, info = input_axes(part.inputs[port]), state.edges[edge]
+        fits = not isinstance(axes, str) and len(axes) == len(info.axes)
+        fits = fits and all(a.symbol or a.evaluate({}, []) == d for a, d in zip(axes, info.axes, strict=True))
+        if not fits:
+            message = f"input {port!r} of the recipe is [{part.inputs[port].value}], but {edge!r} is {info.shape}"
+            state.fail(spec, message, tree.mark, path_of(spec, port))
+            return None
+        wired[port] = edge
+    if missing := [name for name in part.inputs if name not in wired]:
+        message = f"the recipe needs an edge at {', '.join(map(repr, missing))}"
+        state.fail(spec, message, spec.inputs.mark, f"{spec.path}.in")
+        return None
+    return wired
+
+
+def _renamed(tree: Tree | None, rename: Callable[[str], str]) -> Tree | None:
+    if tree is None:
+        return None
+    if isinstance(tree.value, str):
+        return Tree(rename(tree.value), tree.mark)
+    return Tree({port: Tree(rename(edge.value), edge.mark) for port, edge in tree.value.items()}, tree.mark, tree.keys)
+
+

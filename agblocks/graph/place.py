@@ -1,0 +1,106 @@
+"""Put a block into the graph: its shapes inferred, its edges digested; or say why it does not fit and what would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import digest
+from .infer import Bound, below_of, bind, fits_remark, outputs
+from .registry import Entry
+from .resolved import ResolvedNode
+from .schema import NodeSpec
+from .signature import parse_axes
+from .state import State
+from .wire import path_of
+
+MOST_NODES = 2_000
+
+
+def place(state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], spec: NodeSpec) -> None:
+    """Add a node and its edges to the state, or findings."""
+    if len(state.nodes) >= MOST_NODES:
+        state.fail(spec, f"more than {MOST_NODES} nodes, which no model here needs")
+        return
+    if spec.name in state.edges:
+        state.fail(spec, f"{spec.name!r} names two edges")
+        return
+    wired = {port: state.edges[edge] for port, edge in wiring.items()}
+    bound = bind(entry, args, wired, wiring, spec.name)
+    made = outputs(entry, bound, wired, spec.name) if not bound.wrong else {}
+    if bound.wrong:
+        report(state, entry, args, wiring, spec, bound)
+        return
+    for port in entry.signature.inputs:
+        if port.name in wiring and port.integer:
+            _narrow(state, wiring[port.name], below_of(port, bound))
+    dims = {name: value for name in entry.dims if isinstance(value := bound.values.get(name), int) or value is None}
+    digests = {port: edge.digest for port, edge in wired.items()}
+    names = []
+    for index, (port_name, info) in enumerate(made.items()):
+        name = spec.name if index == 0 else f"{spec.name}.{port_name}"
+        names.append(name)
+        state.edges[name] = replace(info, digest=digest.of_node(entry.name, args, dims, digests, port_name))
+    state.nodes[spec.name] = ResolvedNode(spec.name, entry, args, dims, wiring, tuple(names), spec.mark, spec.path)
+    check_remark(state, spec)
+
+
+def report(
+    state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], spec: NodeSpec, bound: Bound
+) -> None:
+    """Findings for what does not fit, each with what would."""
+    assert spec.inputs is not None
+    for wrong in bound.wrong:
+        port = next((p for p in entry.signature.inputs if p.name == wrong.port), None)
+        if port is None:
+            state.fail(spec, f"{entry.name!r}: {wrong.message}")
+            continue
+        edge = wiring[port.name]
+        fits = that_fit(state, entry, args, wiring, port.name)
+        notes = [
+            f"{edge} is {state.edges[edge].shape}; {entry.name!r} wants {port.shape}",
+            f"outputs that would fit: {', '.join(fits)}" if fits else "no output so far would fit",
+        ]
+        if verb := state.touched.get(edge):
+            notes.append(f"{edge!r} was {verb}")
+        tree = spec.inputs.find((port.name,)) if spec.inputs.is_map else spec.inputs
+        state.fail(spec, wrong.message, tree.mark, path_of(spec, port.name), *notes)
+
+
+def that_fit(
+    state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], port: str, most: int = 6
+) -> list[str]:
+    """Edges which at this port would leave nothing wrong there, the nearest last."""
+    fits = []
+    for name in reversed(state.edges):
+        trial = {**wiring, port: name}
+        found = bind(entry, args, {p: state.edges[e] for p, e in trial.items() if e in state.edges}, trial, "")
+        if not any(wrong.port == port for wrong in found.wrong):
+            fits.append(name)
+        if len(fits) == most:
+            break
+    return fits[::-1]
+
+
+def check_remark(state: State, spec: NodeSpec) -> None:
+    """Check a recipe's `shape:` remark."""
+    edge = state.names.get(spec.name, spec.name)
+    if spec.shape is None or edge not in state.edges:
+        return
+    info = state.edges[edge]
+    try:
+        good = fits_remark(parse_axes(spec.shape.value), info)
+    except ValueError as error:
+        state.fail(spec, str(error), spec.shape.mark, f"{spec.path}.shape")
+        return
+    if not good:
+        message = f"{spec.name!r} is {info.shape}, not [{spec.shape.value}]"
+        state.fail(spec, message, spec.shape.mark, f"{spec.path}.shape")
+
+
+def _narrow(state: State, edge: str, below: int | None) -> None:
+    """Lower the bound of an edge of whole numbers to what a reader takes."""
+    info = state.edges[edge]
+    if below is not None and (info.below is None or below < info.below):
+        state.edges[edge] = replace(info, below=below)

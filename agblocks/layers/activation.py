@@ -1,0 +1,43 @@
+"""Activations as modules, and the table by which arguments name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "elu", "tanh", "softplus", "none"]
+
+# The factor as each precision holds it: the published model casts 1.702 to the data's type before it multiplies.
+_FACTOR = {dtype: torch.tensor(1.702, dtype=dtype).item() for dtype in (torch.float16, torch.bfloat16)}
+
+
+class QuickGELU(nn.Module):
+    """The sigmoid GELU, x * sigmoid(1.702 x).
+
+    Shapes: any -> the same. Source: AlphaGenome (convolutions, output embedders), Enformer. Use when: a published model
+    says so; it is neither the erf GELU (`gelu`) nor its tanh approximation (`gelu_tanh`).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x * _FACTOR.get(x.dtype, 1.702))
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "gelu_sigmoid": QuickGELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+    "none": nn.Identity,
+}
+
+
+def activation(name: Activation) -> nn.Module:
+    """A new module for a name of the table. Every use in a model is a module of its own: attribution needs that."""
+    return ACTIVATIONS[name]()

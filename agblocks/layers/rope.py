@@ -1,0 +1,56 @@
+"""Rotary positions with AlphaGenome's own frequencies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Rope(nn.Module):
+    """Rotate neighbouring pairs of channels by position * frequency.
+
+    Frequency f of n = channels / 2 is `1 / (f + (max_position - n + 1) ** (f / (n - 1)))`: arange plus geomspace, both
+    ends included. `max_position` is a constant of the model and doesn't follow the input's length. Positions count from
+    0; angles are worked out in float64, so they are right at any length.
+
+    Shapes: x (batch, positions, ..., channels) -> the same. Source: AlphaGenome. Pairs are (0, 1), (2, 3), ...
+    """
+
+    frequency: Tensor
+
+    def __init__(self, channels: int, max_position: int = 8192):
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"rotary positions turn pairs of channels, and {channels} is odd")
+        self.channels, self.max_position = channels, max_position
+        self.register_buffer("frequency", torch.empty(channels // 2, dtype=torch.float64), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill in the constants."""
+        n = self.channels // 2
+        steps = torch.arange(n, dtype=torch.float64, device=self.frequency.device)
+        widest = max(1.0, float(self.max_position - n + 1))
+        self.frequency.copy_(1 / (steps + widest ** (steps / max(1, n - 1))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
+        angle = positions[:, None] * self.frequency
+        angle = angle.view(x.shape[1], *(1,) * (x.dim() - 3), -1)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        cos, sin = angle.cos().to(wide), angle.sin().to(wide)
+        even, odd = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(x.dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Rope:
+        """Move with the model, but stay float64."""
+        before = self.frequency
+        super()._apply(fn, recurse)
+        if self.frequency.dtype != torch.float64:
+            self.frequency = before.to(self.frequency.device)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, max_position={self.max_position}"

@@ -1,0 +1,145 @@
+"""Every number of a training, in one frozen place that is stored with the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from ..data import Augment, DataError
+from ..errors import near
+from .errors import RunError
+
+Schedule = Literal["constant", "cosine", "onecycle"]
+Monitor = Literal["pearson", "loss"]
+Strands = Literal["one", "both"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Device = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained. The recipe says what the model is (dropout too); this says everything else.
+
+    epochs, batch_size, lr, weight_decay: of AdamW; norms and biases don't decay.
+    schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
+        onecycle (up over `warmup`, then down to `final_lr` * lr).
+    clip: largest norm of the gradient, 0 for none.
+    patience: epochs without a better validation score before training stops, 0 to go through all epochs. The best
+        epoch's weights are kept either way.
+    monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.
+    ema: decay of an exponential moving average of the weights, warmed up; 0 for none. Where there is one, it is
+        what is evaluated and kept.
+    standardise: train on targets scaled to mean 0 and deviation 1 of the training rows; predictions are scaled back.
+    reverse_complement, shift, shift_probability, shift_mode, shift_scope: augmentation (`data.Augment`).
+    ambiguous: code of IUPAC letters other than N (`data.one_hot`).
+    strands: "both" averages the predictions for both strands, in validation, evaluation and prediction.
+    ensemble: models of consecutive seeds, whose predictions are averaged.
+    precision, device: as Lightning knows them; one device.
+    seed: of the initial weights, the order of batches, augmentation and dropout.
+
+    Errors: `RunError` with everything that is wrong.
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    final_lr: float = 0.01
+    clip: float = 1.0
+    patience: int = 10
+    monitor: Monitor = "pearson"
+    ema: float = 0.0
+    standardise: bool = True
+    reverse_complement: float = 0.0
+    shift: int = 0
+    shift_probability: float = 1.0
+    shift_mode: Literal["n", "roll", "flanks"] = "n"
+    shift_scope: Literal["construct", "insert"] = "construct"
+    ambiguous: Literal["zeros", "fraction"] = "zeros"
+    strands: Strands = "one"
+    ensemble: int = 1
+    precision: Precision = "32-true"
+    device: Device = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = []
+        for name, (kind, low, high, words) in _LIMITS.items():
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            good = whole or (kind is float and isinstance(value, float) and math.isfinite(value))
+            if not good or not low <= value <= high:
+                wrong.append(f"{name} is {value!r}, wanted {words}")
+            elif kind is float:
+                object.__setattr__(self, name, float(value))
+        for name, options in _CHOICES.items():
+            if getattr(self, name) not in options:
+                wrong.append(f"{name} is {getattr(self, name)!r}; {near(str(getattr(self, name)), options)}")
+        if type(self.standardise) is not bool:
+            wrong.append(f"standardise is {self.standardise!r}, wanted True or False")
+        if not wrong:
+            if self.lr == 0:
+                wrong.append("lr is 0, wanted a number above 0")
+            if self.ema == 1:
+                wrong.append("ema is 1, which would never move; wanted a decay below 1, like 0.999")
+            try:
+                _ = self.augment
+            except DataError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise RunError("settings: " + "; ".join(wrong))
+
+    @property
+    def augment(self) -> Augment:
+        """The augmentation of training rows."""
+        return Augment(
+            self.reverse_complement, self.shift, self.shift_probability, self.shift_mode, self.shift_scope
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` gives the same settings back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings that `to_dict` wrote. Strict: all keys and no others."""
+        names = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise RunError(f"settings: there is no {name!r}; {near(str(name), names)}")
+        if missing := [name for name in names if name not in values]:
+            raise RunError(f"settings: {', '.join(missing)} missing")
+        return cls(**values)
+
+
+_LARGE = 10**9
+_LIMITS: dict[str, tuple[type, float, float, str]] = {
+    "epochs": (int, 1, _LARGE, "a whole number from 1"),
+    "batch_size": (int, 2, _LARGE, "a whole number from 2"),
+    "lr": (float, 0, 1e3, "a number above 0"),
+    "weight_decay": (float, 0, 1e3, "a number from 0"),
+    "warmup": (float, 0, 0.9, "a fraction of all steps from 0 to 0.9"),
+    "final_lr": (float, 0, 1, "a fraction of lr from 0 to 1"),
+    "clip": (float, 0, _LARGE, "a number from 0 (none)"),
+    "patience": (int, 0, _LARGE, "a whole number of epochs from 0 (never stop early)"),
+    "ema": (float, 0, 1, "a decay from 0 (none) to below 1"),
+    "reverse_complement": (float, 0, 1, "a probability"),
+    "shift": (int, 0, _LARGE, "a whole number of bases from 0"),
+    "shift_probability": (float, 0, 1, "a probability"),
+    "ensemble": (int, 1, 1000, "a whole number from 1"),
+    "seed": (int, 0, 2**62, "a whole number from 0"),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": get_args(Schedule),
+    "monitor": get_args(Monitor),
+    "shift_mode": ("n", "roll", "flanks"),
+    "shift_scope": ("construct", "insert"),
+    "ambiguous": ("zeros", "fraction"),
+    "strands": get_args(Strands),
+    "precision": get_args(Precision),
+    "device": get_args(Device),
+}
