@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -19,6 +19,14 @@ class Block(nn.Module):
     """
 
     entry: ClassVar[Entry]
+
+    @classmethod
+    def check(cls, **given: Any) -> None:
+        """Raise `Misfit` where dimensions and arguments, each fine by itself, do not go together.
+
+        A block overrides it with the constructor's parameters (heads that must divide channels, a pooling that needs
+        a stated length); the resolver locates the error before anything is built.
+        """
 
 
 class Head(Block):

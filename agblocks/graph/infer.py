@@ -79,9 +79,7 @@ def bind(
         _check(port, wired[port.name], names[port.name], bound, node)
     for dim in entry.dims:
         value = bound.values.get(dim)
-        if value is not None and (known := number(value)) is not None:
-            bound.values[dim] = known
-        elif value is not None:
+        if value is not None and number(value) is None and dim not in entry.optional_dims:
             port_name = next((p.name for p in fitting for a in p.axes if a.symbol == dim), "")
             bound.complain(
                 port_name,
@@ -112,6 +110,12 @@ def _check(port: Port, edge: EdgeInfo, name: str, bound: Bound, node: str) -> No
         below = port.below.evaluate(bound.values, [])
         if isinstance(below, int) and edge.below > below:
             bound.complain(port.name, f"{port.name!r} wants whole numbers below {below}, but {name!r} goes to {edge.below - 1}")
+
+
+def dims_of(entry: Entry, bound: Bound) -> dict[str, int | None]:
+    """The constructor's dimensions; an optional one is None where the wiring leaves it open."""
+    values = {name: bound.values.get(name) for name in entry.dims}
+    return {name: None if value is None else number(value) for name, value in values.items()}
 
 
 def below_of(port: Port, bound: Bound) -> int | None:

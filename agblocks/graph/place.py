@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..errors import Misfit
 from . import digest
-from .infer import Bound, below_of, bind, fits_remark, outputs
+from .infer import Bound, below_of, bind, dims_of, fits_remark, outputs
 from .registry import Entry
 from .resolved import ResolvedNode
 from .schema import NodeSpec
@@ -35,7 +36,12 @@ def place(state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[s
     for port in entry.signature.inputs:
         if port.name in wiring and port.integer:
             _narrow(state, wiring[port.name], below_of(port, bound))
-    dims = {name: value for name in entry.dims if isinstance(value := bound.values.get(name), int) or value is None}
+    dims = dims_of(entry, bound)
+    try:
+        entry.target.check(**dims, **args)
+    except Misfit as error:
+        state.fail(spec, f"{entry.name!r}: {error}")
+        return
     digests = {port: edge.digest for port, edge in wired.items()}
     names = []
     for index, (port_name, info) in enumerate(made.items()):

@@ -1,41 +1,44 @@
 """Training of models on measured sequences: fit, evaluate, predict, and the run folder that holds it all.
 
     from agblocks.training import Settings, fit, load_run, predict
-    run = fit("mpra_small", table, splits, Settings(epochs=30), "run/")
+    run = fit("mpra_small", table, splits, "run/", Settings(epochs=30))
     predict(load_run("run/"), read_sequences("designs.fa"))
 
-Lightning, scikit-learn and matplotlib are imported by the functions that use them.
+Lightning, scikit-learn, safetensors and matplotlib are imported by the functions that use them.
 """
 
-from __future__ import annotations
+# Some functions are named as their module: importing them here, at once, settles that the name is the function.
+from .crossval import crossval
+from .errors import RunError
+from .evaluate import Evaluation, evaluate
+from .fit import fit
+from .metrics import Score, score
+from .predict import predict, write_predictions
+from .ridge import Ridge, fit_ridge
+from .run import Run, load_run, save_run
+from .settings import Settings
+from .sources import Source, read_data
+from .wiring import Target, Wiring, wire
 
-from importlib import import_module
-from typing import Any
-
-_HOMES = {
-    "Evaluation": "evaluate",
-    "Run": "run",
-    "RunError": "errors",
-    "Score": "metrics",
-    "Settings": "settings",
-    "crossval": "crossval",
-    "evaluate": "evaluate",
-    "fit": "fit",
-    "fit_ridge": "ridge",
-    "load_run": "run",
-    "predict": "predict",
-    "read_data": "sources",
-    "save_run": "run",
-    "score": "metrics",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # `fit`, `evaluate`, ... are also modules: the function takes the name once it is asked for.
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__all__ = [
+    "Evaluation",
+    "Ridge",
+    "Run",
+    "RunError",
+    "Score",
+    "Settings",
+    "Source",
+    "Target",
+    "Wiring",
+    "crossval",
+    "evaluate",
+    "fit",
+    "fit_ridge",
+    "load_run",
+    "predict",
+    "read_data",
+    "save_run",
+    "score",
+    "wire",
+    "write_predictions",
+]

@@ -92,15 +92,12 @@ def _why_not(p: Array, o: Array) -> str:
     """Why there is no correlation; "" where there is."""
     if len(p) < 3:
         return f"{len(p)} rows; a correlation wants at least 3"
-    for what, values in (("predictions", p), ("measurements", o)):
-        if _constant(values):
-            return f"all {what} are {values[0]:.6g}"
+    if np.ptp(o) == 0:
+        return f"all measurements are {o[0]:.6g}"
+    # A network that says one value for everything may still differ in the last bits of float32.
+    if np.ptp(p) <= 1e-6 * np.abs(p).max():
+        return f"all predictions are {p[0]:.6g}"
     return ""
-
-
-def _constant(values: Array) -> bool:
-    """No spread beyond rounding: float32 predictions of one value may differ in the last bit."""
-    return float(np.ptp(values)) <= 1e-6 * float(np.abs(values).max())  if values.size else True
 
 
 def pearson(a: Array, b: Array) -> float:

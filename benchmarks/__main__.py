@@ -1,0 +1,16 @@
+"""Every benchmark of this folder, or those named: `python -m benchmarks [recipes overhead ...]`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+from . import __path__
+
+SKIP = {"__main__", "timing"}
+
+for module in iter_modules(__path__):
+    if module.name not in SKIP and (not sys.argv[1:] or module.name in sys.argv[1:]):
+        print(f"## {module.name}", flush=True)
+        import_module(f"benchmarks.{module.name}").main()
