@@ -1,34 +1,44 @@
-"""An encoder from a list of stages that the recipe itself gives."""
+"""An encoder from the list of stages that the recipe gives."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict
+from annotated_types import Len
+from typing_extensions import TypedDict
 
-from ..graph import Edge, Nodes, composite
+from agblocks.graph import Edge, Nodes, composite
 
 
-class Stage(BaseModel):
-    """One stage: a registered block with one track in and one out, and its arguments."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
+class Stage(TypedDict):
+    """One entry of `stages`."""
 
     block: str
-    args: dict[str, Any] = {}
+    args: NotRequired[dict[str, Any]]
+
+
+Stage.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
 
 
 @composite("encoder.stack", "x: B C L")
-def stack(x: Edge, *, stages: list[Stage]) -> Nodes:
-    """Stages one after the other: `stage1`, `stage2`, ...; the encoder's own edge is the last one's.
+def stack(x: Edge, *, stages: Annotated[list[Stage], Len(1, 64)]) -> Nodes:
+    """Blocks one after the other, `stage1`, `stage2`, ...: any with one input track, from any registered family.
 
-    The last track at each stride is a level of the pyramid, so a U-Net decoder takes its skips from any stack.
-    Use when: an encoder is a chain of blocks, each reading the one before.
+    Every track goes into the pyramid by its stride (of several at one stride the last), so a decoder can skip from it.
+    Use when: an encoder of one's own is wanted without writing a composite.
+
+        encoder: {block: encoder.stack, in: dna, args: {stages: [
+          {block: conv.stem, args: {channels: 64}},
+          {block: conv.down, args: {growth: 32}}]}}
     """
     nodes = Nodes()
     for index, stage in enumerate(stages):
         x = nodes.add(
-            f"stage{index + 1}", stage["block"], {"x": x}, place=("stages", index), arguments=stage["args"]
+            f"stage{index + 1}",
+            stage["block"],
+            {"": x},
+            place=("stages", index),
+            arguments=stage.get("args", {}),
         )
         nodes.stage(x)
     nodes.out(x)

@@ -163,6 +163,8 @@ def _checked(
 
     constructor = target if kind == "composite" else target.__init__
     parameters = list(inspect.signature(constructor).parameters.values())[0 if kind == "composite" else 1 :]
+    if constructor is Block.__init__:  # a block without a constructor of its own takes nothing
+        parameters = []
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             refuse(f"no *args or **kwargs: {parameter.name!r} hides what a recipe may say")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+from dataclasses import replace
 
 from .._torchvision import mend
 from ..data import Construct, Loader, Splits, Table
+from .predict import loader
 from .settings import Settings
 from .wiring import FLAG, Wiring
 
@@ -14,7 +15,7 @@ from lightning.pytorch import LightningDataModule  # noqa: E402
 
 
 class Batches(LightningDataModule):
-    """Training rows shuffled and augmented by (seed, epoch, row); validation rows as they are.
+    """Targets scaled by the wiring. Training rows shuffled and augmented by (seed, epoch, row); validation rows as they are.
 
     Test rows are not here: nothing that trains can reach them. A last training batch of one row joins the one
     before, because a batch norm over vectors cannot use it.
@@ -24,6 +25,7 @@ class Batches(LightningDataModule):
         self, table: Table, splits: Splits, construct: Construct, wiring: Wiring, settings: Settings, seed: int
     ):
         super().__init__()
+        table = replace(table, targets=wiring.scale(table.targets))
         self.train = Loader(
             table, splits.train, construct=construct, targets=wiring.heads, batch_size=settings.batch_size,
             shuffle=True, seed=seed, augment=settings.augment, small="merge", ambiguous=settings.ambiguous,
@@ -36,13 +38,3 @@ class Batches(LightningDataModule):
 
     def val_dataloader(self) -> Loader | list[Loader]:
         return [] if self.valid is None else self.valid
-
-
-def loader(
-    table: Table, rows: ArrayLike, construct: Construct, wiring: Wiring, settings: Settings
-) -> Loader:
-    """Batches of these rows in order, nothing augmented."""
-    return Loader(
-        table, rows, construct=construct, targets=wiring.heads, batch_size=max(settings.batch_size, 64),
-        ambiguous=settings.ambiguous, reverse_input=FLAG if wiring.reverse is not None else None,
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The Lightning module around a graph model: scaled targets, optimiser, schedule, moving average."""
+"""The Lightning module around a graph model: optimiser, schedule, moving average, validation scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..graph.model import GraphModel
 from .errors import RunError
 from .metrics import score
 from .settings import Settings
-from .wiring import DNA, FLAG, Wiring
+from .wiring import Wiring
 
 mend()
 from lightning.pytorch import LightningModule  # noqa: E402
@@ -26,7 +26,7 @@ _DROPOUT = 100  # a stream of draws of its own, beside those of agblocks.data.dr
 
 
 class Fitting(LightningModule):
-    """Trains one model. Everything random is a function of (seed, step), so a run resumes exactly.
+    """Trains one model on scaled targets (`data.Batches`); scores are in the measurements' own units. Everything random is a function of (seed, step), so a run resumes exactly.
 
     model: the weights being trained; `best` says which are evaluated (the moving average where there is one).
     After each validation `valid` holds loss, pearson, spearman, mse (means over targets); after each epoch
@@ -40,7 +40,9 @@ class Fitting(LightningModule):
         if settings.ema:
             average = AveragedModel(model, multi_avg_fn=_warmed(settings.ema), use_buffers=True)
             self.average = average.requires_grad_(False)
-        self.shifts, self.spreads = scalings(wiring)
+        scales = {t.name: (t.mean, t.deviation) for t in wiring.targets}
+        self._order = [name for names in wiring.heads.values() for name in names]
+        self._means, self._deviations = np.array([scales[name] for name in self._order]).T
         self.valid: dict[str, float] = {}
         self.train_loss = math.nan
         self._losses: list[tuple[Tensor, int]] = []
@@ -92,20 +94,15 @@ class Fitting(LightningModule):
         self._seen.append(tuple(torch.cat([of[h].float() for h in heads], 1) for of in (outputs, batch["targets"])))  # type: ignore[arg-type]
 
     def on_validation_epoch_end(self) -> None:
-        predicted, observed = (torch.cat(parts).cpu().double() for parts in zip(*self._seen, strict=True))
-        shifts = torch.cat([self.shifts[h] for h in self.wiring.heads])
-        spreads = torch.cat([self.spreads[h] for h in self.wiring.heads])
-        scores = score((predicted * spreads + shifts).numpy(), observed.numpy())
+        parts = (torch.cat(part).cpu().double().numpy() for part in zip(*self._seen, strict=True))
+        predicted, observed = (part * self._deviations + self._means for part in parts)
+        scores = score(predicted, observed, self._order)
         means = {m: _average([getattr(s, m) for s in scores]) for m in ("pearson", "spearman", "mse")}
         self.valid = {"loss": _mean(self._held), **means}
 
     def _loss(self, model: GraphModel, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        made = model(**model_inputs(self.wiring, batch["inputs"]), outputs=outputs)
-        targets = {
-            head: (value - self.shifts[head].to(value)) / self.spreads[head].to(value)
-            for head, value in batch["targets"].items()
-        }
-        return model.loss(made, targets), made
+        made = model(**self.wiring.inputs(batch["inputs"]), outputs=outputs)
+        return model.loss(made, batch["targets"]), made
 
     # Optimiser
 
@@ -116,28 +113,6 @@ class Fitting(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule(optimizer, settings, self.steps), "interval": "step"},
         }
-
-
-def model_inputs(wiring: Wiring, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The model's inputs from a loader's: names of the recipe, and constants as (batch,) int64."""
-    dna = inputs[DNA]
-    found = {wiring.dna: dna}
-    if wiring.reverse is not None:
-        found[wiring.reverse] = inputs[FLAG]
-    for name, value in wiring.constants:
-        found[name] = torch.full((len(dna),), value, dtype=torch.int64, device=dna.device)
-    return found
-
-
-def scalings(wiring: Wiring) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Mean and deviation of each head's targets. Shapes: head -> (columns,) float64 each."""
-    by_name = {t.name: t for t in wiring.targets}
-    pairs = {head: [(by_name[n].mean, by_name[n].deviation) for n in names] for head, names in wiring.heads.items()}
-    means, deviations = (
-        {head: torch.tensor([p[i] for p in values], dtype=torch.float64) for head, values in pairs.items()}
-        for i in (0, 1)
-    )
-    return means, deviations
 
 
 def parameter_groups(model: GraphModel, weight_decay: float) -> list[dict[str, Any]]:

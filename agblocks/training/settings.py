@@ -34,7 +34,7 @@ class Settings:
     standardise: train on targets scaled to mean 0 and deviation 1 of the training rows; predictions are scaled back.
     reverse_complement, shift, shift_probability, shift_mode, shift_scope: augmentation (`data.Augment`).
     ambiguous: code of IUPAC letters other than N (`data.one_hot`).
-    strands: "both" averages the predictions for both strands, in validation, evaluation and prediction.
+    strands: "both" averages the predictions for both strands, in evaluation and prediction.
     ensemble: models of consecutive seeds, whose predictions are averaged.
     precision, device: as Lightning knows them; one device.
     seed: of the initial weights, the order of batches, augmentation and dropout.

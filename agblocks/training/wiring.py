@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from ..data import DataError, Table
+from ..data import Construct, DataError, Table
 from ..errors import near
 from ..graph.dims import Length, number
 from ..graph.resolve import Resolved
@@ -61,6 +63,29 @@ class Wiring:
             targets.append(replace(target, mean=float(there.mean()), deviation=float(there.std())))
         return replace(self, targets=tuple(targets))
 
+    def scale(self, values: ArrayLike) -> NDArray[np.float32]:
+        """Measurements as they are trained on. Shapes: (rows, targets in the wiring's order) -> the same."""
+        means, deviations = np.array([(t.mean, t.deviation) for t in self.targets]).T
+        return ((np.asarray(values, np.float64) - means) / deviations).astype(np.float32)
+
+    def inputs(self, loaded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The model's inputs from a loader's: the recipe's names, and constants as (batch,) int64."""
+        dna = loaded[DNA]
+        found = {self.dna: dna}
+        if self.reverse is not None:
+            found[self.reverse] = loaded[FLAG]
+        for name, value in self.constants:
+            found[name] = torch.full((len(dna),), value, dtype=torch.int64, device=dna.device)
+        return found
+
+    def outputs(self, made: Mapping[str, Tensor]) -> NDArray[np.float64]:
+        """Predictions in the measurements' units, columns in the order of the targets.
+
+        Shapes: head -> (batch, columns) -> (batch, targets).
+        """
+        columns = [made[t.head][:, t.column].detach().double().cpu().numpy() * t.deviation + t.mean for t in self.targets]
+        return np.stack(columns, axis=1)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {**asdict(self), "constants": dict(self.constants), "targets": [asdict(t) for t in self.targets]}
@@ -104,12 +129,14 @@ def wire(
     return Wiring(dna, reverse, constants, tuple(found))
 
 
-def check_fits(resolved: Resolved, wiring: Wiring, table: Table, rows: Sequence[int], lengths: Sequence[int]) -> None:
-    """Whether the model takes sequences of these lengths (one a row, as assembled).
+def check_fits(resolved: Resolved, wiring: Wiring, table: Table, rows: ArrayLike, construct: Construct) -> None:
+    """Whether the model takes the lengths that the construct makes of these rows.
 
     Errors: `DataError` listing every row that does not fit, with the model's rule.
     Use when: before training or predicting, so that no batch fails on the way.
     """
+    index = np.asarray(rows, np.int64).tolist()
+    lengths = [len(construct.assemble(table.sequences[row])) for row in index]
     axis = resolved.inputs[wiring.dna].axes[2]
     rule = resolved.rule(wiring.heads)
     fixed = number(axis)
@@ -122,7 +149,7 @@ def check_fits(resolved: Resolved, wiring: Wiring, table: Table, rows: Sequence[
     if bad:
         wanted = f"{fixed} bases" if symbol is None else f"a length where {rule}"
         problems = [
-            f"{table.where(row)}: {length} bases" for row, length in zip(rows, lengths, strict=True) if length in bad
+            f"{table.where(row)}: {length} bases" for row, length in zip(index, lengths, strict=True) if length in bad
         ]
         raise DataError(
             f"{len(problems)} of {len(lengths)} sequences, as the construct assembles them, don't fit the model "

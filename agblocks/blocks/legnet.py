@@ -1,0 +1,69 @@
+"""MPRALegNet's stage: a squeeze-excite inverted bottleneck beside its input, then a mixing convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from agblocks.graph import Block, register
+from agblocks.graph.types import Odd, Positive, Probability
+from agblocks.layers import (
+    Activation,
+    MaxPool,
+    Norm,
+    SqueezeExcite,
+    activation as activation_by_name,
+    channel_norm,
+    drop_path as timm_drop_path,
+    role,
+)
+
+
+@register("conv.legnet", "x: B C L>=pool -> out: B channels floor(L/pool)")
+class LegNetStage(Block):
+    """Pool, then `[bottleneck(x), x]` side by side, then a convolution that mixes them.
+
+    The bottleneck is pointwise to `expand * C` channels, depthwise, squeeze-excite with a quarter of the expanded
+    channels, pointwise back; each with norm and activation, none with a bias. The pool comes first and leaves out a
+    rest, so a stage's output is the last track of its stride; MPRALegNet pools after each stage, its first stage here
+    has `pool: 1`, and a `pool.max_floor` follows the last.
+
+    Shapes: x (batch, C, length) -> (batch, channels, floor(length / pool)). Source: MPRALegNet (kernel 9, batch norm).
+    `drop_path` (timm's, on the bottleneck) and the other norms are additions. Costs: sees the whole length, through the
+    squeeze-excite.
+    """
+
+    def __init__(
+        self,
+        C: int,
+        *,
+        channels: Positive,
+        kernel: Odd = 9,
+        pool: Positive = 1,
+        expand: Positive = 4,
+        norm: Norm = "batch",
+        activation: Activation = "silu",
+        dropout: Probability = 0.0,
+        drop_path: Probability = 0.0,
+    ):
+        super().__init__()
+        role(self, "block.out")
+        inner = expand * C
+
+        def step(conv: nn.Conv1d, width: int) -> nn.Sequential:
+            parts = (role(conv, "conv.main"), role(channel_norm(norm, width), "norm"), activation_by_name(activation))
+            return nn.Sequential(*parts)
+
+        self.pool = MaxPool(pool, rest=False)
+        self.expand = step(nn.Conv1d(C, inner, 1, bias=False), inner)
+        self.depthwise = step(nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner, bias=False), inner)
+        self.excite = SqueezeExcite(inner, max(1, inner // 4))
+        self.reduce = step(nn.Conv1d(inner, C, 1, bias=False), C)
+        self.drop_path = timm_drop_path(drop_path)
+        self.mix = step(nn.Conv1d(2 * C, channels, kernel, padding=kernel // 2, bias=False), channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(x)
+        h = self.reduce(self.excite(self.depthwise(self.expand(x))))
+        return self.dropout(self.mix(torch.cat((self.drop_path(h), x), 1)))
