@@ -21,7 +21,7 @@ class Mark:
 
     def caret(self) -> str:
         """The line with a caret under the column, shortened around it when the line is long."""
-        start = max(0, self.column - 60)
+        start = max(0, self.column - 60) if len(self.text) > 110 else 0
         line = self.text[start : start + 110].rstrip()
         label = f"{self.line:6d} | "
         return f"{label}{line}\n{' ' * (len(label) - 2)}| {' ' * (self.column - 1 - start)}^"

@@ -1,1 +1,1 @@
-
+"""Small registered blocks that several architectures share."""

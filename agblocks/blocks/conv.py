@@ -55,7 +55,8 @@ class ConvBlock(Block):
     """Norm, activation, convolution, in the order of Enformer, Borzoi and AlphaGenome; a residual if asked for.
 
     Shapes: x (batch, C, length) -> (batch, channels or C, length). A residual takes the first channels where the output
-    has fewer than the input, and fills with zeros where it has more. `standardize` gives the kernels of AlphaGenome.
+    has fewer than the input, and fills with zeros where it has more. `standardize` gives the kernels of AlphaGenome
+    (a plain linear map at `kernel: 1`).
     Use when: `encoder.stack` needs a stage, or a model a pointwise layer (`kernel: 1`).
     """
 
@@ -81,8 +82,8 @@ class ConvBlock(Block):
         self.residual, self.more = residual, out - C
         self.norm = role(channel_norm(norm, C, eps=eps, statistics=statistics), "norm")
         self.activation = activation_by_name(activation)
-        if standardize and kernel > 1 and dilation == 1:
-            self.conv: nn.Module = StandardizedConv1d(C, out, kernel)
+        if standardize and kernel > 1:
+            self.conv: nn.Module = StandardizedConv1d(C, out, kernel, dilation=dilation)
         else:
             self.conv = nn.Conv1d(C, out, kernel, padding=dilation * (kernel // 2), dilation=dilation)
         role(self.conv, "conv.main")

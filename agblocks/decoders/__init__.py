@@ -1,1 +1,1 @@
-
+"""Decoders: back to finer resolutions."""

@@ -1,1 +1,1 @@
-
+"""Encoders: DNA into tracks of falling resolution."""

@@ -65,9 +65,9 @@ def _complaint(found: Mapping[str, Any], entry: Entry) -> Complaint:
     message = found["msg"][:1].lower() + found["msg"][1:]
     if found["type"] == "predicate_failed":  # its message is the predicate's name: 'Predicate odd failed'
         wanted = f"{wanted}, {found['msg'].split()[1].strip(chr(39))}"
-    if wanted:
-        return path, f"{shown(found['input'])} is not {wanted}" + (f" ({message})" if len(path) > 1 else "")
-    return path, message
+    if wanted and len(path) == 1:
+        return path, f"{shown(found['input'])} is not {wanted}"
+    return path, f"{shown(found['input'])}: {message}"
 
 
 def _words(schema: Mapping[str, Any]) -> str:

@@ -41,6 +41,10 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
         state.findings.extend(error.problems)
         state.broken.add(spec.name)
         return None
+    state.findings.extend(part.findings)
+    if part.findings:
+        state.broken.add(spec.name)
+        return None
     wiring = _wiring(state, spec, part)
     if wiring is None:
         state.broken.add(spec.name)

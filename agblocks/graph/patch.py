@@ -32,6 +32,8 @@ class Patched:
     removed: dict[str, Verb] = field(default_factory=dict)
     inner: Inner = field(default_factory=lambda: Inner())
     source: Source | None = None
+    broken: set[str] = field(default_factory=set)
+    findings: Findings = field(default_factory=Findings)
 
     def plain(self) -> dict[str, Any]:
         """A self-contained recipe of the same meaning, without bases."""
@@ -91,7 +93,9 @@ def _under(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def load(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Patched:
     """Read a recipe (path, shipped name, YAML text with a newline, or dict), apply its bases and the overrides.
 
-    An override is `node.argument=value`, as on the command line. Raises RecipeError with everything that is wrong.
+    An override is `node.argument=value`, as on the command line. What is wrong with the form or the verbs is in the
+    result's `findings`, so that resolving can go on and report everything at once; RecipeError is raised only where
+    there is nothing to go on with.
     """
     if isinstance(recipe, Mapping):
         source = Source(from_python(recipe), "recipe")
@@ -106,7 +110,7 @@ def patched(source: Source, overrides: Iterable[str] = (), settings: Mapping[str
     """A recipe source with its bases, overrides and, for a nested recipe, its node's settings applied."""
     findings = Findings()
     layers = _layers(source, findings)
-    result = Patched(source=source)
+    result = Patched(source=source, findings=findings)
     for layer in reversed(layers):
         _apply(layer, result, findings)
     if settings:
@@ -114,8 +118,6 @@ def patched(source: Source, overrides: Iterable[str] = (), settings: Mapping[str
     line = _overrides(overrides, findings)
     if line.set:
         _apply(line, result, findings)
-    if findings:
-        raise RecipeError(findings)
     return result
 
 
@@ -187,8 +189,11 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
         claims.claim(_split(target, result)[0] or target, "set", layer.set_marks.get(target))
     for name, spec in layer.nodes.items():
         claims.claim(name, "new", spec.mark)
+    result.broken |= layer.broken | claims.disputed
 
     for name, verb in removed.items():
+        if name in claims.disputed:
+            continue
         result.inner.forget(name)
         if result.nodes.pop(name, None) is None:
             result.inner.replace.pop(name, None)
@@ -198,6 +203,8 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
     for target, spec in layer.replace.items():
         _replace(_bare(target), spec, result, findings)
     for target, value in layer.set.items():
+        if _split(target, result)[0] in claims.disputed:
+            continue
         _set(target, value, layer.set_marks.get(target), result, findings)
     for name, tree in layer.inputs.items():
         old = result.inputs.get(name)
@@ -223,7 +230,9 @@ class _Claims:
     """Who claims a node within one file."""
 
     def __init__(self, findings: Findings):
-        self.findings, self.claimed = findings, {}
+        self.findings = findings
+        self.claimed: dict[str, tuple[str, Mark | None]] = {}
+        self.disputed: set[str] = set()
 
     def claim(self, node: str, word: str, mark: Mark | None) -> None:
         for other, (other_word, other_mark) in self.claimed.items():
@@ -237,6 +246,7 @@ class _Claims:
                     mark, f"{word if word != 'new' else 'nodes'}.{node}",
                     *([f"{other_word} {other!r} at {other_mark}"] if other_mark else []),
                 )
+                self.disputed |= {node, other}
                 return
         self.claimed[node] = (word, mark)
 

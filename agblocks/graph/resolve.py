@@ -29,11 +29,11 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     layered = load(recipe, overrides)
     layered.keep.extend(Tree(pattern) for pattern in keep)
     assert layered.source is not None
-    state = State(layered.source, removed=dict(layered.removed))
+    state = State(layered.source, layered.findings, removed=dict(layered.removed), broken=set(layered.broken))
     for name, tree in layered.inputs.items():
         _add_input(state, name, tree)
     heads = {name: _weight(spec) for name, spec in layered.nodes.items() if spec.head}
-    if not heads and not layered.keep:
+    if not heads and not layered.keep and not state.findings:
         state.findings.find("there is no head and nothing to keep, so nothing to compute", None, "heads")
     inner, wanted = layered.inner.copy(), _wanted(layered)
     process(state, layered.nodes, inner, wanted)

@@ -89,6 +89,7 @@ class Recipe:
     set: dict[str, Tree]
     set_marks: dict[str, Mark]
     keep: tuple[Tree, ...]
+    broken: frozenset[str] = frozenset()  # nodes and inputs of the wrong form: what reads them is not reported again
 
 
 class Findings(list[Problem]):
@@ -114,7 +115,9 @@ def read_recipe(tree: Tree, findings: Findings, default_name: str = "recipe") ->
     if base is not None and not isinstance(base.value, str):
         findings.find(f"base should be a recipe's name or path, not {base.kind}", base.mark, "base")
         base = None
-    inputs = {n: t for n, t in _names(top.get("inputs"), "inputs", findings) if _input_axes(n, t, findings)}
+    written = dict(_named_trees(top.get("inputs"), "inputs", findings))
+    inputs = {n: t for n, t in written.items() if _input_axes(n, t, findings)}
+    broken = set(written) - set(inputs)
     nodes: dict[str, NodeSpec] = {}
     for section in ("nodes", "heads"):
         for n, t, mark in _entries(top.get(section), section, findings):
@@ -122,11 +125,13 @@ def read_recipe(tree: Tree, findings: Findings, default_name: str = "recipe") ->
                 other = nodes[n].mark if n in nodes else inputs[n].mark
                 findings.find(f"{n!r} is named twice; first at {other}", mark, f"{section}.{n}")
                 continue
-            if problem := unusable_name(n):
+            problem = unusable_name(n)
+            if problem:
                 findings.find(problem, mark, f"{section}.{n}")
-                continue
             spec = _node(n, t, f"{section}.{n}", section == "heads", findings)
-            if spec is not None:
+            if spec is None or problem:
+                broken.add(n)
+            else:
                 nodes[n] = replace(spec, mark=mark)
     replaced: dict[str, NodeSpec] = {}
     for n, t, mark in _entries(top.get("replace"), "replace", findings):
@@ -145,6 +150,7 @@ def read_recipe(tree: Tree, findings: Findings, default_name: str = "recipe") ->
         set=sets,
         set_marks=dict(settings.keys) if settings is not None else {},
         keep=_texts(top.get("keep"), "keep", findings),
+        broken=frozenset(broken),
     )
 
 
@@ -264,10 +270,6 @@ def _mapping(tree: Tree, path: str, keys: tuple[str, ...], findings: Findings) -
 
 def _entries(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree, Mark | None]]:
     return [(n, t, tree.key_mark(n)) for n, t in _named_trees(tree, path, findings)] if tree is not None else []
-
-
-def _names(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree]]:
-    return list(_named_trees(tree, path, findings))
 
 
 def _named_trees(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree]]:

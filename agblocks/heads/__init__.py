@@ -1,1 +1,1 @@
-
+"""Heads: outputs of a model, and their losses."""

@@ -1,112 +1,165 @@
-"""The MPRA head: a few numbers for a whole sequence."""
+"""Heads for one value, or a few, per sequence: MPRA and its like."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..graph import Head, Misfit, register
-from ..graph.types import Positive, Probability
-from ..layers import Activation, activation, channel_norm, role
-from ._masked import masked_mean
+from agblocks.graph import Head, register
+from agblocks.graph.types import Positive, Probability
+from agblocks.layers import Activation, LayerNorm, activation as activation_by_name, role
+from agblocks.layers.loss import known, masked_mean, poisson
 
-Pool = Literal["mean", "sum", "max", "center", "attention", "flatten"]
-BOUND_TO_LENGTH = frozenset({"flatten"})  # poolings whose weights belong to one length
+Pool = Literal["mean", "sum", "max", "center", "attention"]
+HeadNorm = Literal["layer", "batch", "none"]
 Loss = Literal["mse", "huber", "poisson"]
 
 
+class _ScalarHead(Head):
+    """What scalar heads share: the layers over features, and the loss."""
+
+    loss_name: Loss
+
+    def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean over the known targets (batch, targets): squared error, Huber (delta 1), or Poisson deviance."""
+        prediction = outputs["out"]
+        target, there = known(target.to(prediction.dtype), mask)
+        if self.loss_name == "huber":
+            errors = F.huber_loss(prediction, target, reduction="none")
+        elif self.loss_name == "poisson":
+            errors = poisson(target, prediction)
+        else:
+            errors = (prediction - target).square()
+        return masked_mean(errors, there)
+
+
 @register("head.scalar", "x: B C L -> out: B targets")
-class ScalarHead(Head):
-    """Pool a track over its positions, then a small perceptron: one number a target, as an MPRA or STARR-seq measures.
+class ScalarHead(_ScalarHead):
+    """Targets of a sequence from a track: norm, layers, and a pool over positions before or after the layers.
 
-    `pool` is `mean`, `sum` or `max` over positions, `center` (the position at length // 2), `attention` (a learnt
-    softmax over positions), all for any length; or `flatten` (positions side by side), which knows the order but is
-    bound to one length, so the recipe's input has to state it (`B 4 256`). `window` pools only that many positions
-    around the middle. `pool_after` applies the perceptron to each position and pools its predictions, as the published
-    AlphaGenome MPRA heads do. `norm` normalises the track before, `hidden_norm` each hidden layer.
+    `pool_at: start` pools features and passes them through the layers (MPRALegNet); `end` passes each position through
+    them and pools the results (the published AlphaGenome MPRA heads). `window` pools the middle positions only, at most
+    all; from an even length the middle of `center` is the right one of the two, as published. `attention` weighs
+    positions by a learnt linear score. A layer is linear, norm, dropout, activation. No pool here is bound to a length;
+    to keep the order of positions take `head.scalar_flat`.
 
-    Shapes: x (batch, C, length) -> (batch, targets).
-    Losses: `mse`; `huber`, for heavy tails; `poisson` of counts, where the output is the logarithm of the rate.
-    Use when: each sequence has one measurement (or one for each of several cell types or promoters).
-    Source: the heads compared in "Adapting AlphaGenome to MPRA data" (2026); MPRALegNet, Agarwal et al. 2025.
+    Shapes: x (batch, channels, length) -> (batch, targets). Loss: squared error over known targets; `huber`; or
+    `poisson`, which makes the output positive by a softplus.
     """
 
     def __init__(
         self,
         C: int,
-        L: int | None = None,
         *,
         targets: Positive = 1,
         pool: Pool = "mean",
+        pool_at: Literal["start", "end"] = "start",
         window: Positive | None = None,
-        pool_after: bool = False,
-        hidden: list[Positive] = [],  # noqa: B006  never changed
-        activation: Activation = "relu",
+        hidden: list[Positive] = [],  # noqa: B006
+        norm: HeadNorm = "layer",
+        hidden_norm: HeadNorm = "none",
         dropout: Probability = 0.0,
-        norm: Literal["none", "layer", "batch"] = "none",
-        hidden_norm: Literal["none", "layer", "batch"] = "none",
+        activation: Activation = "relu",
         loss: Loss = "mse",
     ):
         super().__init__()
-        self.pool, self.window, self.pool_after, self.loss_name = pool, window, pool_after, loss
-        self.norm = role(channel_norm(norm, C), "norm")
-        self.score = nn.Conv1d(C, 1, 1) if pool == "attention" else None
-        width = C * (L or 1) if pool == "flatten" else C
-        layers: list[nn.Module] = []
-        for size in hidden:
-            layers += [nn.Conv1d(width, size, 1), channel_norm(hidden_norm, size), _activation(activation)]
-            layers += [nn.Dropout(dropout)]
-            width = size
-        # The perceptron is a stack of width-1 convolutions, so that it maps pooled features and positions alike.
-        self.hidden = nn.Sequential(*layers)
-        self.out = role(nn.Conv1d(width, targets, 1), "block.out")
-
-    @classmethod
-    def check(cls, *, pool: Pool, window: int | None, pool_after: bool, L: int | None = None, **_: Any) -> None:
-        if pool in BOUND_TO_LENGTH and L is None:
-            raise Misfit(
-                f"pool {pool!r} is bound to one length, so the input has to state it, like 'B 4 256'; "
-                "mean, sum, max, center and attention pool any length"
-            )
-        if pool == "flatten" and (window is not None or pool_after):
-            raise Misfit("pool 'flatten' takes all positions as they are: no window, no pool_after")
+        self.pool, self.pool_at, self.loss_name = pool, pool_at, loss
+        self.window = window
+        self.norm = role(_Norm(norm, C), "norm")
+        self.score = nn.Linear(C, 1, bias=False) if pool == "attention" else None
+        self.layers = _layers(C, hidden, targets, hidden_norm, dropout, activation)
+        self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self._windowed(self.norm(x))
-        if self.pool_after:
-            return self._pooled(self.out(self.hidden(x)), x)[..., 0]
-        return self.out(self.hidden(self._pooled(x, x)))[..., 0]  # type: ignore[no-any-return]
+        h = self.norm(self._middle(x).transpose(1, 2))
+        weights = None if self.score is None else self.score(h).softmax(1)
+        if self.pool_at == "start":
+            return self.positive(self.layers(self._pooled(h, weights)))
+        return self.positive(self._pooled(self.layers(h), weights))
 
-    def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
-        prediction = outputs["out"]
-        if self.loss_name == "huber":
-            return masked_mean(F.huber_loss, prediction, target, mask)
-        if self.loss_name == "poisson":
-            return masked_mean(F.poisson_nll_loss, prediction, target, mask)
-        return masked_mean(F.mse_loss, prediction, target, mask)
+    def _middle(self, x: Tensor) -> Tensor:
+        length = x.shape[-1]
+        if self.window is not None and self.window < length:
+            return x.narrow(-1, (length - self.window) // 2, self.window)
+        if self.window is None and self.pool == "center":
+            return x.narrow(-1, length // 2, 1)
+        return x
 
-    def _windowed(self, x: Tensor) -> Tensor:
-        if self.window is None or self.pool == "center":
-            return x
-        extra = max(0, x.shape[-1] - self.window)
-        return x[..., extra // 2 : extra // 2 + self.window]
-
-    def _pooled(self, values: Tensor, x: Tensor) -> Tensor:
-        """Values (batch, channels, length) over their positions; `x` is what attention looks at."""
-        if self.pool == "center":
-            middle = values.shape[-1] // 2
-            return values[..., middle : middle + 1]
-        if self.pool == "flatten":
-            return values.flatten(1)[..., None]
+    def _pooled(self, h: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is not None:
+            return (h * weights).sum(1)
         if self.pool == "max":
-            return values.amax(-1, keepdim=True)
-        if self.score is not None:
-            return (values * self.score(x).softmax(-1)).sum(-1, keepdim=True)
-        return values.mean(-1, keepdim=True) if self.pool == "mean" else values.sum(-1, keepdim=True)
+            return h.amax(1)
+        return h.sum(1) if self.pool == "sum" else h.mean(1)
 
 
-_activation = activation
+@register("head.scalar_flat", "x: B C L -> out: B targets")
+class FlatScalarHead(_ScalarHead):
+    """Targets of a sequence from all positions side by side: flatten, norm, layers. Bound to one length.
+
+    The recipe's input has to state its length (`dna: B 4 281`). The norm is over the channels of each position before
+    flattening (AlphaGenome's MPRA heads), or over everything after it with `norm_at: flat` (Enformer's).
+    Features are flattened position by position, channels innermost.
+
+    Shapes: x (batch, channels, length) -> (batch, targets). Costs: length * channels weights for each unit of the first
+    layer. Loss as in `head.scalar`.
+    """
+
+    def __init__(
+        self,
+        C: int,
+        L: int,
+        *,
+        targets: Positive = 1,
+        hidden: list[Positive] = [],  # noqa: B006
+        norm: HeadNorm = "layer",
+        norm_at: Literal["position", "flat"] = "position",
+        hidden_norm: HeadNorm = "none",
+        dropout: Probability = 0.0,
+        activation: Activation = "relu",
+        loss: Loss = "mse",
+    ):
+        super().__init__()
+        self.norm_at, self.loss_name = norm_at, loss
+        self.norm = role(_Norm(norm, C if norm_at == "position" else C * L), "norm")
+        self.layers = _layers(C * L, hidden, targets, hidden_norm, dropout, activation)
+        self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.transpose(1, 2)
+        h = self.norm(h).flatten(1) if self.norm_at == "position" else self.norm(h.flatten(1))
+        return self.positive(self.layers(h))
+
+
+class _Norm(nn.Module):
+    """A norm over the last axis of vectors (batch, F) or of rows (batch, positions, F)."""
+
+    def __init__(self, kind: HeadNorm, features: int):
+        super().__init__()
+        kinds = {"layer": LayerNorm, "batch": nn.BatchNorm1d}
+        self.norm = kinds[kind](features) if kind in kinds else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.norm, nn.BatchNorm1d):
+            return self.norm(x.flatten(0, -2)).view_as(x) if x.dim() > 2 else self.norm(x)
+        return self.norm(x)
+
+
+def _layers(
+    features: int, hidden: list[int], targets: int, norm: HeadNorm, dropout: float, activation: Activation
+) -> nn.Sequential:
+    layers = nn.Sequential()
+    for index, width in enumerate(hidden, 1):
+        layers.append(nn.Linear(features, width))
+        if norm != "none":
+            layers.append(role(_Norm(norm, width), "norm"))
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        layers.append(activation_by_name(activation))
+        features = width
+    layers.append(nn.Linear(features, targets))
+    return layers

@@ -36,9 +36,9 @@ class StandardizedConv1d(nn.Module):
     * `torch.compile` or `torch.export` traces: the graph then always follows the weights.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, width: int):
+    def __init__(self, in_channels: int, out_channels: int, width: int, *, dilation: int = 1):
         super().__init__()
-        self.in_channels, self.out_channels, self.width = in_channels, out_channels, width
+        self.in_channels, self.out_channels, self.width, self.dilation = in_channels, out_channels, width, dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, width))
         self.scale = nn.Parameter(torch.empty(out_channels))
         self.bias = nn.Parameter(torch.empty(out_channels))
@@ -55,8 +55,8 @@ class StandardizedConv1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         kernel = self._kernel(x.shape[0] * x.shape[-1])
         if self.width % 2:
-            return F.conv1d(x, kernel, self.bias, padding=self.width // 2)
-        return F.conv1d(x, kernel, self.bias, padding="same")
+            return F.conv1d(x, kernel, self.bias, padding=self.dilation * (self.width // 2), dilation=self.dilation)
+        return F.conv1d(x, kernel, self.bias, padding="same", dilation=self.dilation)
 
     def effective_weight(self) -> Tensor:
         """The standardised kernel (out_channels, in_channels, width), differentiable in `weight` and `scale`."""
@@ -64,7 +64,8 @@ class StandardizedConv1d(nn.Module):
 
     def conv_geometry(self) -> tuple[int, int, int, int, int]:
         """Padding on the left and right, stride, dilation, groups: what an adapter needs to convolve alongside."""
-        return (self.width - 1) // 2, self.width // 2, 1, 1, 1
+        total = self.dilation * (self.width - 1)
+        return total // 2, total - total // 2, 1, self.dilation, 1
 
     def refresh(self) -> None:
         """Forget the kept kernel: to be called after an edit of the weights through `.data`."""

@@ -1,1 +1,1 @@
-
+"""Towers: what sees the whole window."""

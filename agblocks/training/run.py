@@ -237,16 +237,18 @@ def _weights_sum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        if value.numel():
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def _metadata_sum(metadata: Mapping[str, str]) -> str:
-    return hashlib.sha256(_json({k: v for k, v in metadata.items() if k != "metadata_sha256"}).encode()).hexdigest()
+    content = {key: value for key, value in metadata.items() if key != "metadata_sha256"}
+    return hashlib.sha256(_json(content, sort=True).encode()).hexdigest()
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=False if isinstance(value, Mapping) and "recipe" in value else True, allow_nan=False, default=_plain)
+def _json(value: Any, sort: bool = False) -> str:
+    return json.dumps(value, sort_keys=sort, allow_nan=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,120 @@
+"""What outlives a `kill -9`: one file a member, written whole after every epoch, with the best weights in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._torchvision import mend
+from .errors import RunError
+from .module import Fitting
+from .settings import Settings
+from .write import write_whole
+
+mend()
+from lightning.pytorch import LightningModule, Trainer  # noqa: E402
+from lightning.pytorch.callbacks import Checkpoint  # noqa: E402
+
+COLUMNS = ("epoch", "step", "lr", "train_loss", "valid_loss", "valid_pearson", "valid_spearman", "valid_mse")
+
+
+class Keeper(Checkpoint):
+    """After each epoch: notes the scores, keeps the best weights, decides whether to go on, and saves it all.
+
+    Lightning's own checkpoint and early stopping are two callbacks and two files; a kill between them leaves a state
+    that an uninterrupted run never has. Here everything is one file, and stopping is a function of the history in it.
+
+    file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU; best_epoch from 1, 0 for none.
+    """
+
+    def __init__(self, file: Path, settings: Settings):
+        super().__init__()
+        self.file, self.settings = file, settings
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_epoch = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether training is over: all epochs, or too many without a better score."""
+        seen, patience = len(self.history), self.settings.patience
+        tired = patience > 0 and self.best_epoch > 0 and seen - self.best_epoch >= patience
+        # Without one finite score so far the best epoch is 0: that counts as never having improved.
+        never = patience > 0 and self.best_epoch == 0 and seen >= 2 * patience and self._watched
+        return seen >= self.settings.epochs or tired or never
+
+    @property
+    def _watched(self) -> bool:
+        return bool(self.history) and "valid_loss" in self.history[-1]
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Fitting)
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": module.train_loss,
+            **{f"valid_{name}": value for name, value in module.valid.items()},
+        }
+        self.history.append(row)
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.global_step)
+        if self._better():
+            self.best_epoch = len(self.history)
+            self.best = {k: v.detach().to("cpu", copy=True) for k, v in module.best.state_dict().items()}
+        if self.done:
+            trainer.should_stop = True
+        trainer.save_checkpoint(self.file)
+        write_history(self.file.with_suffix(".csv"), self.history)
+
+    def _better(self) -> bool:
+        if not self._watched:
+            return True  # no validation rows: the last epoch is kept
+        now = self.score(len(self.history))
+        if self.best_epoch == 0:
+            # Something has to be kept, even where no score is finite: the last epoch until then.
+            if not math.isfinite(now):
+                self.best = {}
+            return math.isfinite(now) or len(self.history) >= self.settings.epochs
+        return now > self.score(self.best_epoch)
+
+    def score(self, epoch: int) -> float:
+        """What the epoch is judged by, larger is better; nan where it has none."""
+        row = self.history[epoch - 1]
+        if "valid_loss" not in row:
+            return math.nan
+        return row["valid_pearson"] if self.settings.monitor == "pearson" else -row["valid_loss"]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch, "history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.history = [dict(row) for row in state["history"]]
+
+    def restore(self) -> bool:
+        """Take up what the file holds, if there is one. Errors: `RunError` for a damaged file."""
+        if not self.file.is_file():
+            return False
+        try:
+            content = torch.load(self.file, map_location="cpu", weights_only=True)
+            self.load_state_dict(content["callbacks"][self.state_key])
+        except Exception as error:  # whatever unpickling a damaged file raises
+            raise RunError(f"{self.file}: a damaged checkpoint ({type(error).__name__}); --overwrite starts anew") from None
+        return True
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """The epochs so far as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in history:
+        writer.writerow(["" if row.get(c) is None else f"{row[c]:.8g}" for c in COLUMNS])
+    write_whole(path, text.getvalue().encode())

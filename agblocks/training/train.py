@@ -1,0 +1,99 @@
+"""One member's training by Lightning, from the start or from its last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from .._torchvision import mend
+from ..data import Construct, Splits, Table
+from ..graph.model import GraphModel
+from .data import Batches
+from .keeper import Keeper
+from .module import Fitting
+from .progress import Progress
+from .settings import Settings
+from .wiring import Wiring
+
+mend()
+from lightning.pytorch import Callback, Trainer  # noqa: E402
+from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
+from lightning.pytorch.plugins.environments import LightningEnvironment  # noqa: E402
+
+
+def train(
+    model: GraphModel,
+    table: Table,
+    splits: Splits,
+    construct: Construct,
+    wiring: Wiring,
+    settings: Settings,
+    checkpoint: Path,
+    logs: Path,
+    progress: bool = False,
+) -> Keeper:
+    """Train until the settings say it is enough; the keeper that comes back holds the best weights and the history.
+
+    The model is trained in place. A checkpoint that is there is taken up; one that is done trains no step more.
+    """
+    keeper = Keeper(checkpoint, settings)
+    there = keeper.restore()
+    if keeper.done:
+        return keeper
+    batches = Batches(table, splits, construct, wiring, settings, settings.seed)
+    module = Fitting(model, wiring, settings, settings.epochs * len(batches.train), settings.seed)
+    callbacks: list[Callback] = [keeper]
+    if progress:
+        callbacks.append(Progress(keeper, f"seed {settings.seed}"))
+    with _quiet(), _determined():
+        trainer = Trainer(
+            max_epochs=settings.epochs,
+            accelerator=settings.device,
+            devices=1,
+            precision=settings.precision,
+            deterministic="warn",
+            gradient_clip_val=settings.clip or None,
+            logger=TensorBoardLogger(logs, name=None, version=checkpoint.stem),
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[LightningEnvironment()],  # also inside a cluster's job: one process, one device
+        )
+        trainer.fit(module, batches, ckpt_path=checkpoint if there else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return keeper
+
+
+@contextmanager
+def _determined() -> Iterator[None]:
+    """Give back torch's random state and its choice of algorithms, which training changes."""
+    determined, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(determined, warn_only=warn)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's greetings and its advice on loader workers, which these loaders don't have."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
