@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agblocks.graph import Block, register
-from agblocks.graph.types import Odd, Positive, PositiveFloat, Probability
+from agblocks.graph.types import Odd, Positive, Probability
 from agblocks.layers import (
     Activation,
+    Eps,
     Norm,
     StandardizedConv1d,
     Statistics,
@@ -36,7 +37,7 @@ class Stem(Block):
         norm: Norm = "batch",
         activation: Activation = "silu",
         bias: bool = False,
-        eps: PositiveFloat = 1e-5,
+        eps: Eps = 1e-5,
         dropout: Probability = 0.0,
     ):
         super().__init__()
@@ -71,7 +72,7 @@ class ConvBlock(Block):
         activation: Activation = "gelu_sigmoid",
         residual: bool = False,
         standardize: bool = False,
-        eps: PositiveFloat = 1e-5,
+        eps: Eps = 1e-5,
         dropout: Probability = 0.0,
         drop_path: Probability = 0.0,
         statistics: Statistics = "batch",

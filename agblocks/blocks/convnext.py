@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agblocks.graph import Block, register
-from agblocks.graph.types import NonNegativeFloat, Odd, Positive, Probability
+from agblocks.graph.types import Odd, Positive, Probability
 from agblocks.layers import LayerNorm, drop_path as timm_drop_path, role
 
 
@@ -25,7 +25,7 @@ class ConvNextStage(Block):
         *,
         kernel: Odd = 7,
         expand: Positive = 4,
-        scale: NonNegativeFloat = 1e-6,
+        scale: Probability = 1e-6,
         dropout: Probability = 0.0,
         drop_path: Probability = 0.0,
     ):

@@ -44,7 +44,7 @@ def summary(resolved: Resolved, counts: Mapping[str, int] | None = None) -> str:
         lines.append(f"head {head}: {resolved.info(head).shape}{_weight(weight)}; {resolved.rule([head])}")
     for edge in resolved.keep:
         lines.append(f"kept {edge}: {resolved.info(edge).shape}; {resolved.rule([edge])}")
-    gone = dict.fromkeys(name for name in resolved.pruned if "." not in name or name.partition(".")[0] not in resolved.pruned)
+    gone = [name for name in resolved.dropped if name.rpartition(".")[0] not in resolved.dropped]
     if gone:
         lines.append(f"not built, as no head reads it: {', '.join(gone)}")
     return "\n".join(lines)

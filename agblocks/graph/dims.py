@@ -20,7 +20,8 @@ Number = int | Fraction
 
 
 def _whole(value: Number) -> Number:
-    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
+    # By type: Fraction is an abstract number, and asking for instances of those is slow.
+    return value.numerator if type(value) is Fraction and value.denominator == 1 else value
 
 
 def _ceil(value: Number, by: int = 1) -> int:

@@ -65,6 +65,8 @@ class GraphModel(nn.Module):
             group.add_module(last, _made(node))
 
     def forward(self, *positional: Tensor, outputs: Iterable[str] | None = None, **inputs: Tensor) -> dict[str, Tensor]:
+        if isinstance(outputs, str):
+            raise InputError(f"outputs should be a list of names, not the text {outputs!r}")
         key = None if outputs is None else tuple(outputs)
         plan = self._plans.get(key) or self._plan(key)
         if positional:
@@ -105,8 +107,6 @@ class GraphModel(nn.Module):
     def _plan(self, key: tuple[str, ...] | None) -> Plan:
         resolved = self.resolved
         asked = tuple(resolved.heads) or resolved.keep if key is None else key
-        if isinstance(asked, str):
-            raise InputError(f"outputs should be a list of names, not the text {asked!r}")
         outputs = tuple((name, resolved.edge(name)) for name in asked)
         nodes = resolved.needed(asked)
         last = {edge: node.name for node in nodes for edge in (*node.outputs, *node.inputs.values())}

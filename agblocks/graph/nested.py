@@ -29,10 +29,8 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
     tree = spec.recipe
     assert tree is not None
     try:
-        if tree.is_map:
-            source = replace(state.source, tree=tree)
-        else:
-            source = find_from(tree.value, state.source)
+        here = spec.origin or state.source
+        source = replace(here, tree=tree) if tree.is_map else find_from(tree.value, here)
         part = patched(source, settings=spec.args)
     except LookupError as error:
         state.fail(spec, str(error), tree.mark, f"{spec.path}.recipe")

@@ -40,7 +40,7 @@ class Patched:
         made: dict[str, Any] = {"recipe": 1, "name": self.name}
         made["inputs"] = {name: tree.plain() for name, tree in self.inputs.items()}
         for section, head in (("nodes", False), ("heads", True)):
-            made[section] = {name: spec.plain() for name, spec in self.nodes.items() if spec.head == head}
+            made[section] = {name: _plain(spec) for name, spec in self.nodes.items() if spec.head == head}
         made |= self.inner.plain()
         if self.keep:
             made["keep"] = [tree.plain() for tree in self.keep]
@@ -80,7 +80,7 @@ class Inner:
 
     def plain(self) -> dict[str, Any]:
         return {
-            "replace": {name: spec.plain() for name, spec in self.replace.items()},
+            "replace": {name: _plain(spec) for name, spec in self.replace.items()},
             "remove": list(self.remove),
             "set": {name: tree.plain() for name, (tree, _) in self.set.items()},
         }
@@ -88,6 +88,14 @@ class Inner:
 
 def _under(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name.startswith(prefix)}
+
+
+def _plain(spec: NodeSpec) -> dict[str, Any]:
+    """A node without marks; a recipe that it names is written out in its place."""
+    made = spec.plain()
+    if isinstance(made.get("recipe"), str) and spec.origin is not None:
+        made["recipe"] = patched(find_from(made["recipe"], spec.origin)).plain()
+    return made
 
 
 def load(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Patched:
@@ -128,8 +136,7 @@ def _layers(source: Source, findings: Findings) -> list[Recipe]:
     here: Source | None = source
     while here is not None:
         seen.append(str(here.file or here.label))
-        stem = here.file.stem if here.file else "recipe"
-        layer = read_recipe(here.tree, findings, stem)
+        layer = read_recipe(here, findings)
         layers.append(layer)
         base = layer.base
         if base is None:

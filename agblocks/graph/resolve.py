@@ -89,7 +89,6 @@ def _pruned(state: State, layered: Patched, heads: dict[str, float], keep: tuple
     edges = {name: info for name, info in state.edges.items() if name in alive}
     names = {name: edge for name, edge in state.names.items() if edge in edges}
     gone = dict.fromkeys((*layered.nodes, *state.names, *state.edges))
-    there = [*edges, *names]
     return Resolved(
         name=layered.name,
         inputs={name: edges[name] for name in layered.inputs if name in edges},
@@ -98,7 +97,7 @@ def _pruned(state: State, layered: Patched, heads: dict[str, float], keep: tuple
         names=names,
         heads=heads,
         keep=keep,
-        pruned=tuple(n for n in gone if n not in there and not any(e.startswith(f"{n}.") for e in there)),
+        pruned=tuple(name for name in gone if name not in edges and name not in names),
         recipe=layered.plain(),
     )
 

@@ -54,13 +54,17 @@ class Resolved:
         found = self.names.get(name, name)
         if found in self.edges:
             return found
-        for gone in self.pruned:
-            if name == gone or name.startswith(f"{gone}."):
-                raise InputError(
-                    f"{name!r} was dropped, as no head reads it; keep it by 'keep: [{name}]' in the recipe or "
-                    f"build(..., keep=[{name!r}])"
-                )
+        if name in self.pruned or any(name.startswith(f"{gone}.") for gone in self.dropped):
+            raise InputError(
+                f"{name!r} was dropped, as no head reads it; keep it by 'keep: [{name}]' in the recipe or "
+                f"build(..., keep=[{name!r}])"
+            )
         raise InputError(f"there is no output {name!r}; {near(name, self.outputs)}")
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Nodes and composites of which nothing is left."""
+        return tuple(n for n in self.pruned if not any(edge.startswith(f"{n}.") for edge in self.edges))
 
     @property
     def outputs(self) -> tuple[str, ...]:

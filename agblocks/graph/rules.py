@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import count
-from math import lcm
+from math import gcd, lcm
 from typing import Literal
 
 from .dims import Dim, Length, number
@@ -39,7 +39,7 @@ class Condition:
         found = lcm(*sides, 1)
         if self.kind == "divides" and isinstance(self.left, Length) and isinstance(self.right, int):
             for slope in self.left.slopes.values():
-                found = lcm(found, (self.right / slope).numerator * slope.denominator)
+                found *= self.right // gcd(self.right, int(slope * found))  # so that a period adds whole multiples
         return found
 
     def __str__(self) -> str:
@@ -84,20 +84,8 @@ class LengthRule:
 
     def residues(self, symbol: str = "L") -> tuple[int, tuple[int, ...]] | None:
         """(N, lengths modulo N that fit), bounds aside; None where N is too large to look through."""
-        modulus, found = 1, [0]
         periodic = [c for c in self.conditions if c.kind != "at least" and c.symbols == (symbol,)]
-        for condition in sorted(periodic, key=lambda c: c.period):
-            grown = lcm(modulus, condition.period)
-            if len(found) * (grown // modulus) > SEARCH:
-                return None
-            found = [
-                r + k * modulus
-                for k in range(grown // modulus)
-                for r in found
-                if condition.holds({symbol: r + k * modulus})
-            ]
-            modulus = grown
-        return modulus, tuple(sorted(found))
+        return _sieve(tuple(sorted(periodic, key=lambda c: c.period)), symbol)
 
     @property
     def contradictory(self) -> bool:
@@ -155,6 +143,23 @@ class LengthRule:
 
     def __str__(self) -> str:
         return "; ".join(self.describe(s) for s in self.symbols if s != "B") or "any length"
+
+
+@lru_cache(maxsize=4096)
+def _sieve(conditions: tuple[Condition, ...], symbol: str) -> tuple[int, tuple[int, ...]] | None:
+    """Residues that fit all conditions, by refining those that fit all but the last."""
+    if not conditions:
+        return 1, (0,)
+    before = _sieve(conditions[:-1], symbol)
+    if before is None:
+        return None
+    modulus, residues = before
+    last = conditions[-1]
+    grown = lcm(modulus, last.period)
+    if len(residues) * (grown // modulus) > SEARCH:
+        return None
+    candidates = (r + base for base in range(0, grown, modulus) for r in residues)
+    return grown, tuple(n for n in candidates if last.holds({symbol: n}))
 
 
 def _ranges(numbers: tuple[int, ...], most: int = 6) -> str:

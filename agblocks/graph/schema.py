@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import Mark, Problem, near, shown
+from .find import Source
 from .signature import Axis, parse_axes
 from .source import Tree
 
@@ -47,6 +48,7 @@ class NodeSpec:
     mark: Mark | None = None
     path: str = ""
     touched: tuple[Verb, ...] = ()
+    origin: Source | None = None  # the file that says so, for a recipe it names
 
     def with_arg(self, name: str, value: Tree, verb: Verb) -> NodeSpec:
         marks = {**self.arg_marks, name: value.mark} if value.mark else self.arg_marks
@@ -99,8 +101,9 @@ class Findings(list[Problem]):
         self.append(Problem(message, mark, path, notes))
 
 
-def read_recipe(tree: Tree, findings: Findings, default_name: str = "recipe") -> Recipe:
-    """The recipe in a tree; whatever has the wrong form is a finding and left out."""
+def read_recipe(source: Source, findings: Findings) -> Recipe:
+    """The recipe in a source's tree; whatever has the wrong form is a finding and left out."""
+    tree, default_name = source.tree, source.file.stem if source.file else "recipe"
     top = _mapping(tree, "", RECIPE_KEYS, findings)
     version = top.get("recipe")
     if version is None or type(version.value) is not int or version.value != VERSION:
@@ -132,12 +135,12 @@ def read_recipe(tree: Tree, findings: Findings, default_name: str = "recipe") ->
             if spec is None or problem:
                 broken.add(n)
             else:
-                nodes[n] = replace(spec, mark=mark)
+                nodes[n] = replace(spec, mark=mark, origin=source)
     replaced: dict[str, NodeSpec] = {}
     for n, t, mark in _entries(top.get("replace"), "replace", findings):
         spec = _node(n, t, f"replace.{n}", n.startswith("heads."), findings, wired=False)
         if spec is not None:
-            replaced[n] = replace(spec, mark=mark, touched=(Verb("replaced", mark),))
+            replaced[n] = replace(spec, mark=mark, origin=source, touched=(Verb("replaced", mark),))
     settings = top.get("set")
     sets = dict(_named_trees(settings, "set", findings))
     return Recipe(

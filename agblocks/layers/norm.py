@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 Statistics = Literal["batch", "ema", "frozen"]
 Norm = Literal["rms_batch", "batch", "group", "layer", "rms", "none"]
+Eps = Annotated[float, Gt(0.0), Le(0.1)]
 
 
 class RMSBatchNorm(nn.Module):

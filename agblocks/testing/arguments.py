@@ -119,7 +119,7 @@ def _whole(metadata: list[Any], tests: list[Any]) -> list[int]:
     fits = (
         n
         for n in islice(count(start), 4096)
-        if (n < high or n == high and not open_high)
+        if (n < high or (n == high and not open_high))
         and all(n % f == 0 for f in factors)  # type: ignore[operator]
         and all(test(n) for test in tests)
     )
@@ -135,7 +135,7 @@ def _real(metadata: list[Any]) -> st.SearchStrategy[float]:
     fits = [
         x
         for x in wanted
-        if (x > low or x == low and not open_low) and (x < high or x == high and not open_high)
+        if (x > low or (x == low and not open_low)) and (x < high or (x == high and not open_high))
     ]
     if fits:
         return st.sampled_from(fits)

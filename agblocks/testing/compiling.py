@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def _compiled(case: AnyCase, backend: str) -> None:
 
 
 def _with_gradients(
-    call: nn.Module, inputs: Inputs, module: nn.Module
+    call: Any, inputs: Inputs, module: nn.Module
 ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     outputs = run(call, inputs)
     parts = [value.float().square().sum() for value in outputs.values() if value.requires_grad]

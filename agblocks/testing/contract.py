@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import Phase, given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
@@ -16,6 +16,7 @@ from . import profiles
 from .case import AnyCase
 
 KINDS = ("block", "head", "composite")
+SHRINKS = 60  # cases tried to make a counter-example smaller
 
 
 class Broken(AssertionError):
@@ -38,7 +39,9 @@ class Contract:
     once: bool = False  # costly: one typical case instead of many
     slow: bool = False
 
-    def __call__(self, entry: Entry, *, arguments: Mapping[str, Any] | None = None, examples: int | None = None) -> None:
+    def __call__(
+        self, entry: Entry, *, arguments: Mapping[str, Any] | None = None, examples: int | None = None
+    ) -> None:
         """Look for a counter-example; raises `CounterExample` with the smallest one found."""
         found = counter_example(self, entry, arguments, examples)
         if found is not None:
@@ -81,19 +84,25 @@ def counter_example(
         return _few(contract, entry, strategy, 3 if profiles.night() else 1)
     if entry.kind == "composite":
         many = max(1, many // 3)
-    seen: list[tuple[AnyCase, Exception]] = []
-    counts = {"tried": 0}
+    most = many + SHRINKS
+    broken: dict[str, tuple[AnyCase, Exception]] = {}
+    held: set[str] = set()
 
     @profiles.sparing(many)
     @given(strategy)
     def look(case: AnyCase) -> None:
-        counts["tried"] += 1
+        key = repr(case)
+        if key in broken:
+            raise broken[key][1]
+        if key in held or (broken and len(broken) + len(held) > most):  # small enough: no more shrinking
+            return
         try:
             contract.check(case)
+            held.add(key)
         except NotHere:
-            pass
+            held.add(key)
         except Exception as error:
-            seen.append((case, error))
+            broken[key] = case, error
             raise
 
     try:
@@ -101,12 +110,12 @@ def counter_example(
     except Unsatisfiable:
         return _unbuilt(contract, entry)
     except Exception as error:
-        if not seen:
+        if not broken:
             if isinstance(error, HypothesisException):
                 return CounterExample(entry, contract, None, f"no case could be drawn: {error}")
             raise
-        case, broken = seen[-1]  # hypothesis runs the smallest one last
-        return CounterExample(entry, contract, case, reason(broken))
+        case, said = list(broken.values())[-1]  # what hypothesis last made smaller
+        return CounterExample(entry, contract, case, reason(said))
     return None
 
 
@@ -114,13 +123,11 @@ def sample(strategy: st.SearchStrategy[AnyCase], many: int = 8) -> list[AnyCase]
     """Some cases, the same at every call, from small to large."""
     found: list[AnyCase] = []
 
-    @profiles.sparing(many, seed=None)
+    @settings(profiles.sparing(many), phases=[Phase.generate], derandomize=True)
     @given(strategy)
     def collect(case: AnyCase) -> None:
         found.append(case)
 
-    settings = profiles.settings(collect._hypothesis_internal_use_settings, phases=[Phase.generate], derandomize=True)
-    collect._hypothesis_internal_use_settings = settings  # type: ignore[attr-defined]
     collect()
     return sorted(found, key=_size)
 

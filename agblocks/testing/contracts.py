@@ -1,4 +1,4 @@
-"""The contracts of a block, in the order they are tried. A new one is a function in a room beside this and a line here."""
+"""The contracts of a block, in the order they are tried. A new one is a function in a file beside this, and a line."""
 
 from __future__ import annotations
 

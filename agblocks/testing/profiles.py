@@ -31,13 +31,13 @@ def examples() -> int:
     return NIGHT if night() else CI
 
 
-def sparing(most: int, seed: int | None = None) -> settings:
+def sparing(most: int) -> settings:
     """Settings of one contract: no database, no deadline, one counter-example, derandomised unless it is night."""
     return settings(
         max_examples=most,
         deadline=None,
         database=None,
-        derandomize=not night() and seed is None,
+        derandomize=not night(),
         report_multiple_bugs=False,
         print_blob=False,
         suppress_health_check=QUIET,

@@ -224,8 +224,8 @@ def reset(case: AnyCase) -> None:
             if not all(torch.equal(before[0], a) for a in after):
                 raise Broken(f"{name!r} is {_brief(before[0])} as built, but {_brief(after[0])} after reset_parameters")
         elif value.is_floating_point() and value.numel() * len(after) >= 128:
-            spread = [torch.stack([v.double() for v in values]).square().mean().sqrt() for values in (before, after)]
-            if not 0.5 < float(spread[1] / spread[0].clamp(min=1e-12)) < 2:
+            spread = [torch.stack([v.detach().double() for v in values]).square().mean().sqrt().item() for values in (before, after)]
+            if not 0.5 < spread[1] / max(spread[0], 1e-12) < 2:
                 raise Broken(f"{name!r} has size {spread[0]:.3g} as built, but {spread[1]:.3g} after reset_parameters")
 
 
@@ -321,8 +321,7 @@ def _integer(case: Case, port: str) -> bool:
 
 def reach(case: Case) -> None:
     """A changed position moves outputs within the declared reach only, and moves them at both of its ends."""
-    from ..graph.reach import follow
-    from ..graph.reach import Field
+    from ..graph.reach import Field, follow
 
     chains = {port: chain for port, chain in case.entry.reach.items() if port in case.shapes and chain != "all"}
     if not chains:

@@ -78,7 +78,8 @@ def cases(entry: Entry, fixed: Mapping[str, Any] | None = None) -> st.SearchStra
 def _cases(draw: st.DrawFn, entry: Entry, fixed: Mapping[str, Any] | None) -> Case:
     args = draw(arguments(entry, fixed))
     shapes = draw(_wirings(entry, args))
-    return Case(entry.name, args, shapes, draw(st.integers(0, 3)))
+    told = {k: v for k, v in args.items() if v != entry.defaults[k] or type(v) is not type(entry.defaults[k])}
+    return Case(entry.name, told, shapes, draw(st.integers(0, 3)))
 
 
 @st.composite

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le, MultipleOf
 from torch import Tensor, nn
 
 from agblocks.graph import Block, Edge, Nodes, composite, register
-from agblocks.graph.types import Positive, PositiveFloat
+from agblocks.graph.types import Positive
 from agblocks.layers import (
     HookPoint,
     MultiQueryAttention,
@@ -21,7 +21,9 @@ from agblocks.layers import (
     role,
 )
 
-Even = Annotated[int, Ge(2), Le(4096), MultipleOf(2)]
+Even = Annotated[int, Ge(4), Le(4096), MultipleOf(2)]  # rotary positions turn pairs of channels
+Width = Annotated[int, Ge(4), Le(4096)]
+Cap = Annotated[float, Ge(1.0), Le(1000.0)]
 
 
 @register("tower.layer", "x: B C L, pair?: B L/repeat L/repeat F -> out: B C L")
@@ -41,9 +43,9 @@ class TowerLayer(Block):
         *,
         heads: Positive = 8,
         key_dim: Even = 128,
-        value_dim: Positive = 192,
+        value_dim: Width = 192,
         expand: Positive = 2,
-        cap: PositiveFloat | None = 5.0,
+        cap: Cap | None = 5.0,
         max_position: Positive = 8192,
         repeat: Positive = 16,
         statistics: Statistics = "batch",
@@ -117,9 +119,9 @@ def alphagenome(
     depth: Positive = 9,
     heads: Positive = 8,
     key_dim: Even = 128,
-    value_dim: Positive = 192,
+    value_dim: Width = 192,
     expand: Positive = 2,
-    cap: PositiveFloat | None = 5.0,
+    cap: Cap | None = 5.0,
     max_position: Positive = 8192,
     pair: bool = True,
     every: Positive = 2,

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule  # noqa: E402
 
 
 class Batches(LightningDataModule):
-    """Targets scaled by the wiring. Training rows shuffled and augmented by (seed, epoch, row); validation rows as they are.
+    """Training rows shuffled and augmented by (seed, epoch, row), validation rows as they are; targets scaled.
 
     Test rows are not here: nothing that trains can reach them. A last training batch of one row joins the one
     before, because a batch norm over vectors cannot use it.

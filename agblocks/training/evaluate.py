@@ -40,7 +40,7 @@ def evaluate(
     strands: Strands | None = None,
     bootstrap: int = BOOTSTRAP,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Evaluation:
     """Predict rows (default: all) and score them, each target on all its measured rows at once.
 
@@ -50,7 +50,7 @@ def evaluate(
     index = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
     for name in run.target_names:
         if name not in table.target_names:
-            raise RunError(f"the run predicts {name!r}, which the table has no target for; {near(name, table.target_names)}")
+            raise RunError(f"the run predicts {name!r}, the table has no such target; {near(name, table.target_names)}")
     columns = [table.target_names.index(name) for name in run.target_names]
     predicted = predict(run, table, index, strands=strands, device=device)
     observed = table.targets[index][:, columns]

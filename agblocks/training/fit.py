@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Construct, Splits, Table, check_leaks, inserts, reverse_complement
+from ..data import Construct, Splits, Table, check_leaks, inserts
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
 from .errors import RunError
@@ -20,7 +20,7 @@ from .evaluate import evaluate, report
 from .run import FILE, Run, load_run, save_run
 from .settings import Settings
 from .wiring import Wiring, check_fits, wire
-from .write import write_whole
+from .write import insert_sum, write_whole
 
 STARTED = "started.json"
 MEMBERS = "members"
@@ -81,10 +81,10 @@ def fit(
         return load_run(folder)
     _write_rows(folder / "rows.tsv", table, splits, construct)
 
-    kept = [
-        _member(resolved, table, splits, construct, wiring, replace(settings, seed=settings.seed + i), folder, i, progress)
-        for i in range(settings.ensemble)
-    ]
+    kept = []
+    for i in range(settings.ensemble):
+        own = replace(settings, seed=settings.seed + i)
+        kept.append(_member(resolved, table, splits, construct, wiring, own, folder, i, progress))
     models = tuple(model for model, _ in kept)
     metrics: dict[str, Any] = {"members": [history for _, history in kept]}
     data = {"source": dict(source or {}), "rows": {part: len(rows) for part, rows in splits.parts().items()}}
@@ -168,7 +168,8 @@ def _member(
     from .train import train
 
     model = build(resolved, seed=settings.seed)
-    keeper = train(model, table, splits, construct, wiring, settings, _checkpoint(folder, index), folder / "logs", progress)
+    checkpoint = _checkpoint(folder, index)
+    keeper = train(model, table, splits, construct, wiring, settings, checkpoint, folder / "logs", progress)
     model.cpu().load_state_dict(keeper.best, strict=True)
     row = keeper.history[keeper.best_epoch - 1]
     kept = {name: value if np.isfinite(value) else None for name, value in row.items()}
@@ -203,8 +204,3 @@ def _write_rows(path: Path, table: Table, splits: Splits, construct: Construct) 
     for part, rows in splits.parts().items():
         lines += [f"{part}\t{' '.join(table.ids[i].split())}\t{insert_sum(texts[i])}" for i in rows.tolist()]
     write_whole(path, ("\n".join(lines) + "\n").encode())
-
-
-def insert_sum(insert: str) -> str:
-    """16 hexadecimal digits, the same for both strands."""
-    return hashlib.blake2b(min(insert, reverse_complement(insert)).encode(), digest_size=8).hexdigest()

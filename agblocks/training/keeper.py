@@ -30,7 +30,8 @@ class Keeper(Checkpoint):
     Lightning's own checkpoint and early stopping are two callbacks and two files; a kill between them leaves a state
     that an uninterrupted run never has. Here everything is one file, and stopping is a function of the history in it.
 
-    file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU; best_epoch from 1, 0 for none.
+    file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU; best_epoch from 1,
+    0 before the first.
     """
 
     def __init__(self, file: Path, settings: Settings):
@@ -44,14 +45,7 @@ class Keeper(Checkpoint):
     def done(self) -> bool:
         """Whether training is over: all epochs, or too many without a better score."""
         seen, patience = len(self.history), self.settings.patience
-        tired = patience > 0 and self.best_epoch > 0 and seen - self.best_epoch >= patience
-        # Without one finite score so far the best epoch is 0: that counts as never having improved.
-        never = patience > 0 and self.best_epoch == 0 and seen >= 2 * patience and self._watched
-        return seen >= self.settings.epochs or tired or never
-
-    @property
-    def _watched(self) -> bool:
-        return bool(self.history) and "valid_loss" in self.history[-1]
+        return seen >= self.settings.epochs or (0 < patience <= seen - self.best_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Fitting)
@@ -74,15 +68,10 @@ class Keeper(Checkpoint):
         write_history(self.file.with_suffix(".csv"), self.history)
 
     def _better(self) -> bool:
-        if not self._watched:
-            return True  # no validation rows: the last epoch is kept
-        now = self.score(len(self.history))
-        if self.best_epoch == 0:
-            # Something has to be kept, even where no score is finite: the last epoch until then.
-            if not math.isfinite(now):
-                self.best = {}
-            return math.isfinite(now) or len(self.history) >= self.settings.epochs
-        return now > self.score(self.best_epoch)
+        """Whether the last epoch is to be kept; while no score is finite, and without validation rows, it always is."""
+        if self.best_epoch == 0 or not math.isfinite(self.score(self.best_epoch)):
+            return True
+        return self.score(len(self.history)) > self.score(self.best_epoch)
 
     def score(self, epoch: int) -> float:
         """What the epoch is judged by, larger is better; nan where it has none."""
@@ -106,7 +95,7 @@ class Keeper(Checkpoint):
             content = torch.load(self.file, map_location="cpu", weights_only=True)
             self.load_state_dict(content["callbacks"][self.state_key])
         except Exception as error:  # whatever unpickling a damaged file raises
-            raise RunError(f"{self.file}: a damaged checkpoint ({type(error).__name__}); --overwrite starts anew") from None
+            raise RunError(f"{self.file}: damaged ({type(error).__name__}); --overwrite starts anew") from None
         return True
 
 

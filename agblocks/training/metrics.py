@@ -5,7 +5,7 @@ Always on all rows pooled: a mean of batches' correlations is another number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +38,11 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, nan as None."""
         return {k: _plain(v) for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Score:
+        """What `to_dict` wrote."""
+        return cls(**{k: _back(v) for k, v in values.items()})
 
 
 def score(
@@ -173,3 +178,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _back(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_back(v) for v in value)
+    return _NAN if value is None else value

@@ -26,8 +26,9 @@ _DROPOUT = 100  # a stream of draws of its own, beside those of agblocks.data.dr
 
 
 class Fitting(LightningModule):
-    """Trains one model on scaled targets (`data.Batches`); scores are in the measurements' own units. Everything random is a function of (seed, step), so a run resumes exactly.
+    """Trains one model on scaled targets (`data.Batches`); scores are in the measurements' own units.
 
+    Everything random is a function of (seed, step), so a run resumes exactly.
     model: the weights being trained; `best` says which are evaluated (the moving average where there is one).
     After each validation `valid` holds loss, pearson, spearman, mse (means over targets); after each epoch
     `train_loss` the mean over its rows.

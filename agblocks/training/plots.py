@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def curves(path: str | Path, histories: Sequence[Path]) -> None:
     _save(figure, path)
 
 
-def bars(path: str | Path, labels: Sequence[str], series: dict[str, Sequence[float]], ylabel: str) -> None:
+def bars(path: str | Path, labels: Sequence[str], series: Mapping[str, Sequence[float]], ylabel: str) -> None:
     """Grouped bars: one group a label, one bar a series."""
     figure, (axis,) = _figure(1, 1, 3.6, wide=max(1.0, len(labels) / 5))
     width = 0.8 / len(series)

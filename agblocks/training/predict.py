@@ -25,13 +25,14 @@ def predict(
     *,
     strands: Strands | None = None,
     construct: Construct | None = None,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> NDArray[np.float64]:
     """What the run predicts for these rows (default: all), in their order and in the measurements' units.
 
     Shapes: n rows of any lengths that the model takes -> (n, targets). Members of an ensemble are averaged.
     strands: "both" averages the two strands; default: as the run was set up. The turned strand is what augmentation
         would show (the whole construct, or the insert alone where `shift_scope` says so).
+    device: "cpu", "cuda", ...; default: a GPU where there is one, unless the run was set to the CPU.
     construct: instead of the run's, e.g. `run.construct.bare()` for sequences without the table's adapters.
     Errors: `DataError` listing sequences that do not fit the construct or the model.
     Use when: from Python; `agblocks predict` reads and writes files.
@@ -39,6 +40,8 @@ def predict(
     index = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
     construct = run.construct if construct is None else construct
     both = (run.settings.strands if strands is None else strands) == "both"
+    if device is None:
+        device = "cuda" if run.settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     out = np.zeros((len(table), len(run.targets)))
     for turned in (False, True) if both else (False,):
         batches = loader(table, index, construct, run.wiring, run.settings, turned=turned, measured=False)
@@ -108,5 +111,11 @@ def write_predictions(
     writer = csv.writer(text, delimiter="," if kind == ".csv" else "\t", lineterminator="\n")
     writer.writerow(columns)
     for row in zip(*columns.values(), strict=True):
-        writer.writerow(["" if isinstance(v, float) and np.isnan(v) else f"{v:.6g}" if isinstance(v, float) else v for v in row])
+        writer.writerow([_cell(value) for value in row])
     write_whole(file, text.getvalue().encode())
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if np.isnan(value) else f"{value:.6g}"

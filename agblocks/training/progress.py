@@ -43,8 +43,8 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.update(self.task, completed=trainer.global_step)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.say()
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.say()  # the keeper notes an epoch after every other callback: here it has
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.said = 0.0
@@ -57,7 +57,7 @@ class Progress(Callback):
     def say(self) -> None:
         if self.bar is not None:
             self.bar.update(self.task, words=self.words())
-        elif time.monotonic() - self.said > _EVERY:
+        elif self.keeper.history and time.monotonic() - self.said > _EVERY:
             self.said = time.monotonic()
             self.console.print(f"{self.label}: {self.words()}", highlight=False)
 

@@ -1,6 +1,6 @@
 """A trained run as one safetensors file: weights, and everything that prediction elsewhere needs to know.
 
-`model.safetensors` holds tensors named `<member>/<parameter>` and, as metadata, the recipe, its digest, the construct,
+`model.safetensors` holds tensors named `<member>/<parameter>` and, as JSON in its metadata, the recipe, its digest, the construct,
 the one-hot convention, the targets with their scaling, the settings, the scores, and checksums. A file that is cut,
 changed or foreign is refused with the reason; nothing in it is code.
 """
@@ -101,11 +101,11 @@ def save_run(path: str | Path, run: Run) -> Path:
         "members": len(run.models),
         "agblocks": __version__,
     }
-    metadata = {key: _json(value) for key, value in content.items()}
-    metadata |= {"format": FORMAT, "version": str(VERSION), "weights_sha256": _weights_sum(tensors)}
-    metadata["metadata_sha256"] = _metadata_sum(metadata)
+    content |= {"version": VERSION, "weights_sha256": _weights_sum(tensors)}
+    content["metadata_sha256"] = _metadata_sum(content)
     file = _file(path)
-    write_whole(file, save(tensors, metadata=metadata))
+    # One entry: safetensors writes several in any order, and the same run should give the same file.
+    write_whole(file, save(tensors, metadata={FORMAT: _json(content)}))
     return file
 
 
@@ -117,8 +117,10 @@ def load_run(path: str | Path) -> Run:
     Costs: memory for the weights twice, for a moment.
     """
     file = _file(path)
-    metadata, tensors = _read(file)
-    content = _content(file, metadata, tensors)
+    text, tensors = _read(file)
+    content = _content(file, text, tensors)
+    if not isinstance(content["recipe"], dict):  # a text would be taken for a path
+        raise RunError(f"{file}: damaged metadata: its recipe is a {type(content['recipe']).__name__}")
     try:
         resolved = resolve(content["recipe"])
     except AgblocksError as error:
@@ -126,8 +128,8 @@ def load_run(path: str | Path) -> Run:
                        f"(it was written by {content['agblocks']}):\n{error}") from None  # fmt: skip
     if resolved.digest != content["digest"]:
         raise RunError(
-            f"{file}: the digest {str(content['digest'])[:16]} is not that of its recipe, {resolved.digest[:16]}: the file "
-            f"was changed, or its blocks mean something else in agblocks {_version()} than in {content['agblocks']}"
+            f"{file}: the digest {str(content['digest'])[:16]} is not that of its recipe, {resolved.digest[:16]}: the "
+            f"file was changed, or its blocks are others in agblocks {_version()} than in {content['agblocks']}"
         )
     try:
         construct = Construct.from_dict(content["construct"])
@@ -148,7 +150,7 @@ def _file(path: str | Path) -> Path:
     return file if file.suffix == ".safetensors" else file / FILE
 
 
-def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(file: Path) -> tuple[str, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -158,11 +160,10 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise RunError(
-                    f"{file}: not a run of agblocks: its metadata say format={metadata.get('format')!r}, wanted {FORMAT!r}"
-                )
-            return metadata, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if FORMAT not in metadata:
+                found = ", ".join(sorted(metadata)) or "nothing"
+                raise RunError(f"{file}: not a run of agblocks: its metadata hold {found}, wanted {FORMAT!r}")
+            return metadata[FORMAT], {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except OSError as error:
         raise RunError(f"{file}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, RuntimeError, ValueError, KeyError, AttributeError) as error:
@@ -171,23 +172,25 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise RunError(f"{file}: damaged, or no safetensors file: {error}") from None
 
 
-def _content(file: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    if metadata.get("version") != str(VERSION):
-        raise RunError(
-            f"{file}: format {metadata.get('version')!r}; agblocks {_version()} reads {VERSION}: take the version that wrote it"
-        )
-    wanted = {*_KEYS, "format", "version", "weights_sha256", "metadata_sha256"}
-    if set(metadata) != wanted:
-        odd = sorted(set(metadata) ^ wanted)
-        raise RunError(f"{file}: damaged metadata: {', '.join(odd)} missing or unknown")
-    if metadata["metadata_sha256"] != _metadata_sum(metadata):
-        raise RunError(f"{file}: the metadata are not what was written (their sha256 differs): damaged or changed")
-    if metadata["weights_sha256"] != _weights_sum(tensors):
-        raise RunError(f"{file}: the weights are not what was written (their sha256 differs): damaged or changed")
+def _content(file: Path, text: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     try:
-        return {key: json.loads(metadata[key]) for key in _KEYS}
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: damaged metadata: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{file}: damaged metadata: a {type(content).__name__}")
+    if content.get("version") != VERSION:
+        raise RunError(
+            f"{file}: format {content.get('version')!r}; agblocks {_version()} reads {VERSION}: "
+            "take the version that wrote it"
+        )
+    if odd := sorted(set(content) ^ {*_KEYS, "version", "weights_sha256", "metadata_sha256"}):
+        raise RunError(f"{file}: damaged metadata: {', '.join(odd)} missing or unknown")
+    if content["metadata_sha256"] != _metadata_sum(content):
+        raise RunError(f"{file}: the metadata are not what was written (their sha256 differs): damaged or changed")
+    if content["weights_sha256"] != _weights_sum(tensors):
+        raise RunError(f"{file}: the weights are not what was written (their sha256 differs): damaged or changed")
+    return content
 
 
 def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
@@ -200,23 +203,21 @@ def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
     for target in wiring.targets:
         if target.head not in resolved.heads:
             raise RunError(f"{file}: damaged metadata: no head {target.head!r}; {near(target.head, resolved.heads)}")
-        axes = resolved.info(target.head).axes
-        if len(axes) != 2 or not isinstance(axes[1], int) or not 0 <= target.column < axes[1]:
-            raise RunError(f"{file}: damaged metadata: column {target.column} of head {target.head!r} {resolved.info(target.head).shape}")
+        info = resolved.info(target.head)
+        if len(info.axes) != 2 or not isinstance(info.axes[1], int) or not 0 <= target.column < info.axes[1]:
+            raise RunError(f"{file}: damaged metadata: column {target.column} of head {target.head!r} {info.shape}")
 
 
 def _models(file: Path, resolved: Resolved, members: int, tensors: dict[str, Tensor]) -> tuple[GraphModel, ...]:
     """The members with their weights. Names and shapes are compared before any memory is taken for the model."""
-    wanted = {name: value for name, value in build(resolved, device="meta").state_dict().items()}
+    wanted = dict(build(resolved, device="meta").state_dict())
     names = {f"{member}/{name}": value for member in range(members) for name, value in wanted.items()}
     problems = [f"tensor {name!r} is missing" for name in names if name not in tensors]
     problems += [f"tensor {name!r} is unknown; {near(name, names)}" for name in tensors if name not in names]
     for name, value in names.items():
         found = tensors.get(name)
         if found is not None and (found.shape != value.shape or found.dtype != value.dtype):
-            problems.append(
-                f"tensor {name!r} is {_kind(found)}, but the recipe's model has {_kind(value)}"
-            )
+            problems.append(f"tensor {name!r} is {_kind(found)}, but the recipe's model has {_kind(value)}")
     if problems:
         more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise RunError(f"{file}: its tensors are not those of its recipe:\n  " + "\n  ".join(problems[:10]) + more)
@@ -238,13 +239,14 @@ def _weights_sum(tensors: Mapping[str, Tensor]) -> str:
         value = tensors[name].contiguous()
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy())
+            octets: Any = value.reshape(-1).view(torch.uint8).numpy()
+            digest.update(octets)
     return digest.hexdigest()
 
 
-def _metadata_sum(metadata: Mapping[str, str]) -> str:
-    content = {key: value for key, value in metadata.items() if key != "metadata_sha256"}
-    return hashlib.sha256(_json(content, sort=True).encode()).hexdigest()
+def _metadata_sum(content: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != "metadata_sha256"}
+    return hashlib.sha256(_json(rest, sort=True).encode()).hexdigest()
 
 
 def _json(value: Any, sort: bool = False) -> str:

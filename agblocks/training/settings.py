@@ -96,9 +96,7 @@ class Settings:
     @property
     def augment(self) -> Augment:
         """The augmentation of training rows."""
-        return Augment(
-            self.reverse_complement, self.shift, self.shift_probability, self.shift_mode, self.shift_scope
-        )
+        return Augment(self.reverse_complement, self.shift, self.shift_probability, self.shift_mode, self.shift_scope)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` gives the same settings back."""

@@ -75,9 +75,10 @@ def train(
 @contextmanager
 def _determined() -> Iterator[None]:
     """Give back torch's random state and its choice of algorithms, which training changes."""
-    determined, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    determined = torch.are_deterministic_algorithms_enabled()
+    warn = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         torch.use_deterministic_algorithms(determined, warn_only=warn)

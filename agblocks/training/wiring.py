@@ -83,8 +83,8 @@ class Wiring:
 
         Shapes: head -> (batch, columns) -> (batch, targets).
         """
-        columns = [made[t.head][:, t.column].detach().double().cpu().numpy() * t.deviation + t.mean for t in self.targets]
-        return np.stack(columns, axis=1)
+        values = {head: made[head].detach().double().cpu().numpy() for head in self.heads}
+        return np.stack([values[t.head][:, t.column] * t.deviation + t.mean for t in self.targets], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -169,7 +169,7 @@ def _assigned(
                 raise RunError(f"there is no head {head!r}; {near(head, known)}")
         named = [name for names in assigned.values() for name in names]
         if sorted(named) != sorted(targets):
-            raise RunError(f"heads are given the targets {named}, but the targets are {list(targets)}; each wants one head")
+            raise RunError(f"heads learn {named}, but the targets are {list(targets)}; each wants one head")
     elif len(known) == 1:
         assigned = {known[0]: list(targets)}
     elif set(targets) <= set(known):
@@ -192,7 +192,7 @@ def _check_width(resolved: Resolved, head: str, names: Sequence[str]) -> None:
         entry = resolved.nodes[head].entry
         sizes = [n for n in entry.signature.outputs[0].axes[1].names if n in entry.annotations]
         hint = f"; set {head}.{sizes[0]}={len(names)}" if len(sizes) == 1 else ""
-        raise RunError(f"head {head!r} gives {width} values a sequence, but has {len(names)} targets: {', '.join(names)}{hint}")
+        raise RunError(f"head {head!r} gives {width} values, but has {len(names)} targets: {', '.join(names)}{hint}")
 
 
 def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None, tuple[tuple[str, int], ...]]:
@@ -203,7 +203,8 @@ def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None,
     flags = [n for n, i in resolved.inputs.items() if len(i.axes) == 1 and n.startswith(FLAG) and n not in given]
     for name in given:
         if name not in resolved.inputs or name == dna[0]:
-            raise RunError(f"there is no whole-number input {name!r}; {near(name, [n for n in resolved.inputs if n != dna[0]])}")
+            others = [n for n in resolved.inputs if n != dna[0]]
+            raise RunError(f"there is no whole-number input {name!r}; {near(name, others)}")
     for name, info in resolved.inputs.items():
         if name == dna[0] or name in flags:
             continue

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
+from ..data import reverse_complement
 from .errors import RunError
 
 
@@ -21,3 +23,8 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def insert_sum(insert: str) -> str:
+    """A checksum of an insert: 16 hexadecimal digits, the same for both strands."""
+    return hashlib.blake2b(min(insert, reverse_complement(insert)).encode(), digest_size=8).hexdigest()
