@@ -13,10 +13,14 @@ from agblocks.layers import (
     Norm,
     StandardizedConv1d,
     Statistics,
-    activation as activation_by_name,
     channel_norm,
-    drop_path as timm_drop_path,
     role,
+)
+from agblocks.layers import (
+    activation as activation_by_name,
+)
+from agblocks.layers import (
+    drop_path as timm_drop_path,
 )
 
 

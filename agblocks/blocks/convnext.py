@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from agblocks.graph import Block, register
 from agblocks.graph.types import Odd, Positive, Probability
-from agblocks.layers import LayerNorm, drop_path as timm_drop_path, role
+from agblocks.layers import LayerNorm, role
+from agblocks.layers import drop_path as timm_drop_path
 
 
 @register("conv.next", "x: B C L -> out: B C L", reach="conv(kernel)")

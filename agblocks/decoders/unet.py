@@ -31,7 +31,8 @@ def unet(
     strides = _strides(x, to, factor)
     if channels is not None and len(channels) != len(strides):
         raise Misfit(f"'channels' lists {len(channels)} widths for {len(strides)} levels, of strides {_said(strides)}")
-    lacking = [stride for stride in strides if stride not in skips]
+    there = set(skips)
+    lacking = [stride for stride in strides if stride not in there]
     if lacking and missing == "refuse":
         raise Misfit(
             f"{skips.source!r} has no stage at stride {_said(lacking)}; it has {_said(skips)}. "
@@ -42,9 +43,7 @@ def unet(
         width = None if channels is None else channels[level]
         inputs = {"x": x} if stride in lacking else {"x": x, "skip": skips[stride]}
         block = "conv.up_plain" if stride in lacking else "conv.up"
-        x = nodes.add(
-            f"up{stride}", block, inputs, channels=width, kernel=kernel, factor=factor, statistics=statistics
-        )
+        x = nodes.add(f"up{stride}", block, inputs, channels=width, kernel=kernel, factor=factor, statistics=statistics)
         nodes.stage(x)
     nodes.out(x)
     return nodes
@@ -54,7 +53,9 @@ def _strides(x: Edge, to: int, factor: int) -> list[int]:
     """The strides of the levels, from coarse to fine."""
     start = x.stride
     if factor == 1 or start <= to:
-        raise Misfit(f"{x.name!r} has stride {start} already: nothing to go up from there to {to} by factors of {factor}")
+        raise Misfit(
+            f"{x.name!r} has stride {start} already: nothing to go up from there to {to} by factors of {factor}"
+        )
     strides: list[int] = []
     while (strides[-1] if strides else start) > to:
         stride = (strides[-1] if strides else start) / factor

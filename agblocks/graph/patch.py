@@ -207,12 +207,6 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
             result.inner.remove[name] = verb
         else:
             result.removed[name] = verb
-    for target, spec in layer.replace.items():
-        _replace(_bare(target), spec, result, findings)
-    for target, value in layer.set.items():
-        if _split(target, result)[0] in claims.disputed:
-            continue
-        _set(target, value, layer.set_marks.get(target), result, findings)
     for name, tree in layer.inputs.items():
         old = result.inputs.get(name)
         if old is not None and old.value != tree.value:
@@ -230,6 +224,12 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
             findings.find(f"{name!r} is an input already", spec.mark, spec.path)
         else:
             result.nodes[name] = spec
+    for target, spec in layer.replace.items():
+        _replace(_bare(target), spec, result, findings)
+    for target, value in layer.set.items():
+        if _split(target, result)[0] in claims.disputed:
+            continue
+        _set(target, value, layer.set_marks.get(target), result, findings)
     result.keep.extend(layer.keep)
 
 

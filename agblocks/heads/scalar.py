@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agblocks.graph import Head, register
 from agblocks.graph.types import Positive, Probability
-from agblocks.layers import Activation, LayerNorm, activation as activation_by_name, role
+from agblocks.layers import Activation, LayerNorm, role
+from agblocks.layers import activation as activation_by_name
 from agblocks.layers.loss import known, masked_mean, poisson
 
 Pool = Literal["mean", "sum", "max", "center", "attention"]

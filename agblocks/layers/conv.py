@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FLOOR = 1e-4  # of fan_in * variance
-KEEP_BELOW = 1024  # batch * positions from which a kernel is not kept
+KEEP_BELOW = 1024  # positions of one example from which a kernel is not kept
 
 
 class StandardizedConv1d(nn.Module):
@@ -30,8 +30,8 @@ class StandardizedConv1d(nn.Module):
     Only an edit through `.data` (or of a parameter that was made in inference mode, where nothing is kept anyway) goes
     unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`.
     No kernel is kept, but worked out at each call, where
-    * a call has 1,024 positions (batch * length) or more: the convolution then costs over ten times the kernel, and
-      keeping would double the weights' memory (a kernel kept by shorter calls is used, though);
+    * the input is 1,024 positions long or more: one such convolution costs several times its kernel, and keeping every
+      kernel would double the weights' memory (a kernel kept by shorter calls is used, though);
     * gradients of `weight` or `scale` are asked for;
     * `torch.compile` or `torch.export` traces: the graph then always follows the weights.
     """
@@ -53,7 +53,7 @@ class StandardizedConv1d(nn.Module):
         self.refresh()
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self._kernel(x.shape[0] * x.shape[-1])
+        kernel = self._kernel(x.shape[-1])
         if self.width % 2:
             return F.conv1d(x, kernel, self.bias, padding=self.dilation * (self.width // 2), dilation=self.dilation)
         return F.conv1d(x, kernel, self.bias, padding="same", dilation=self.dilation)
@@ -121,7 +121,7 @@ def standardize(weight: Tensor, scale: Tensor) -> Tensor:
     """The standardised kernel of a weight (out, in, width) and a scale (out,): see `StandardizedConv1d`."""
     if torch.compiler.is_compiling():  # the compiler fuses this itself
         return _plain(weight, scale)
-    return _Standardize.apply(weight, scale)  # type: ignore[no-any-return]
+    return _Standardize.apply(weight, scale)
 
 
 def _plain(weight: Tensor, scale: Tensor) -> Tensor:
@@ -189,18 +189,16 @@ class _Kept:
     """A kernel and what it was worked out from."""
 
     kernel: Tensor
-    parts: tuple[tuple[weakref.ref[Tensor], int, int], ...]
+    parts: tuple[tuple[weakref.ref[Tensor], tuple[int, int]], ...]
 
     @classmethod
     def of(cls, weight: Tensor, scale: Tensor) -> _Kept:
-        return cls(standardize(weight, scale), tuple((weakref.ref(t), *_stamp(t)) for t in (weight, scale)))
+        return cls(standardize(weight, scale), tuple((weakref.ref(t), _stamp(t)) for t in (weight, scale)))
 
     def holds(self, *tensors: Tensor) -> bool:
-        return all(
-            tensor is ref() and stamp == _stamp(tensor)
-            for tensor, (ref, *stamp) in zip(tensors, self.parts, strict=True)
-        )
+        pairs = zip(tensors, self.parts, strict=True)
+        return all(tensor is ref() and stamp == _stamp(tensor) for tensor, (ref, stamp) in pairs)
 
 
-def _stamp(tensor: Tensor) -> list[int]:
-    return [tensor._version, tensor.data_ptr()]
+def _stamp(tensor: Tensor) -> tuple[int, int]:
+    return tensor._version, tensor.data_ptr()

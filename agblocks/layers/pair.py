@@ -53,7 +53,9 @@ class SequenceToPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         z = self.norm(self.pool(x.transpose(1, 2)).transpose(1, 2))
         q, k = (linear(z).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear in (self.q, self.k))  # B H P D
-        e = self.position(self.features(z.shape[1]).to(z.dtype)).unflatten(-1, (self.heads, -1)).movedim(0, -1)  # H D 2P
+        e = (
+            self.position(self.features(z.shape[1]).to(z.dtype)).unflatten(-1, (self.heads, -1)).movedim(0, -1)
+        )  # H D 2P
         by_row = relative((q + self.q_bias[:, None]) @ e)
         by_column = relative((k + self.k_bias[:, None]) @ e)
         logits = q @ k.transpose(-1, -2) + 0.5 * (by_row + by_column.transpose(-1, -2))

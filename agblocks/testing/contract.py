@@ -14,9 +14,9 @@ from hypothesis.errors import HypothesisException, Unsatisfiable
 from ..graph.registry import Entry
 from . import profiles
 from .case import AnyCase
+from .shrink import smallest
 
 KINDS = ("block", "head", "composite")
-SHRINKS = 60  # cases tried to make a counter-example smaller
 
 
 class Broken(AssertionError):
@@ -84,39 +84,31 @@ def counter_example(
         return _few(contract, entry, strategy, 3 if profiles.night() else 1)
     if entry.kind == "composite":
         many = max(1, many // 3)
-    most = many + SHRINKS
-    broken: dict[str, tuple[AnyCase, Exception]] = {}
-    held: set[str] = set()
+    broken: list[tuple[AnyCase, Exception]] = []
 
-    @profiles.sparing(many)
+    @settings(profiles.sparing(many), phases=[Phase.generate])
     @given(strategy)
     def look(case: AnyCase) -> None:
-        key = repr(case)
-        if key in broken:
-            raise broken[key][1]
-        if key in held or (broken and len(broken) + len(held) > most):  # small enough: no more shrinking
-            return
-        try:
-            contract.check(case)
-            held.add(key)
-        except NotHere:
-            held.add(key)
-        except Exception as error:
-            broken[key] = case, error
-            raise
+        if error := _error(contract, case):
+            broken.append((case, error))
+            raise error
 
     try:
         look()
     except Unsatisfiable:
         return _unbuilt(contract, entry)
     except Exception as error:
-        if not broken:
-            if isinstance(error, HypothesisException):
-                return CounterExample(entry, contract, None, f"no case could be drawn: {error}")
-            raise
-        case, said = list(broken.values())[-1]  # what hypothesis last made smaller
-        return CounterExample(entry, contract, case, reason(said))
+        if broken:
+            return _smallest(contract, entry, *broken[0])
+        if isinstance(error, HypothesisException):
+            return CounterExample(entry, contract, None, f"no case could be drawn: {error}")
+        raise
     return None
+
+
+def _smallest(contract: Contract, entry: Entry, case: AnyCase, error: Exception) -> CounterExample:
+    case, error = smallest(case, lambda other: _error(contract, other), error)
+    return CounterExample(entry, contract, case, reason(error))
 
 
 def sample(strategy: st.SearchStrategy[AnyCase], many: int = 8) -> list[AnyCase]:
@@ -139,21 +131,21 @@ def _few(contract: Contract, entry: Entry, strategy: st.SearchStrategy[AnyCase],
         return _unbuilt(contract, entry)
     for index in range(many):
         typical = found[max(0, len(found) - 2 - index)]
-        if _reason(contract, typical) is None:
-            continue
-        for case in found:  # from the smallest on
-            if broken := _reason(contract, case):
-                return CounterExample(entry, contract, case, broken)
+        if error := _error(contract, typical):
+            for case in found:  # from the smallest on
+                if smaller := _error(contract, case):
+                    return CounterExample(entry, contract, case, reason(smaller))
+            return CounterExample(entry, contract, typical, reason(error))
     return None
 
 
-def _reason(contract: Contract, case: AnyCase) -> str | None:
+def _error(contract: Contract, case: AnyCase) -> Exception | None:
     try:
         contract.check(case)
     except NotHere:
         return None
     except Exception as error:
-        return reason(error)
+        return error
     return None
 
 

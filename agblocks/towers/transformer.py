@@ -12,7 +12,9 @@ from agblocks.graph import Block, register
 from agblocks.graph.types import Positive, Probability
 from agblocks.layers import HookPoint, role
 
-HeadDim = Annotated[int, Ge(32), Le(1024), MultipleOf(2)]  # x-transformers advises against less than 32 with rotary positions
+HeadDim = Annotated[
+    int, Ge(32), Le(1024), MultipleOf(2)
+]  # x-transformers advises against less than 32 with rotary positions
 Depth = Annotated[int, Ge(1), Le(128)]
 Cap = Annotated[float, Ge(1.0), Le(1000.0)]
 

@@ -77,7 +77,7 @@ def test_replace_keeps_the_wiring_unless_told(folder):
 def test_remove_and_new_heads(folder):
     mine = resolve(folder('remove: ["heads.*"]\nheads:\n  other: {block: head.scalar, in: encoder.stage1}'))
     assert list(mine.nodes) == ["encoder.stage1", "other"]
-    assert mine.dropped == ("mix", "encoder.stage2", "encoder.stage3", "encoder.pool", "activity")
+    assert mine.dropped == ("mix", "encoder.stage2", "encoder.stage3", "encoder.pool")
     with pytest.raises(InputError, match="'encoder' was dropped, as no head reads it"):
         mine.edge("encoder")
     with pytest.raises(InputError, match="there is no output 'encoder.stage9'"):

@@ -4,8 +4,9 @@ import naive
 import numpy as np
 import pytest
 import torch
-from agblocks import layers
 from torch import nn
+
+from agblocks import layers
 
 
 def drawn(module, seed=0):
@@ -117,9 +118,7 @@ def test_attention_pool(size, length):
     m, x = drawn(layers.AttentionPool(3, size)), data(2, 3, length)
     a = naive.array(x)
     logits = np.einsum("oc,bcl->bol", naive.array(m.weight), a)
-    wanted = [
-        (naive.softmax(logits[..., i : i + size]) * a[..., i : i + size]).sum(-1) for i in range(0, length, size)
-    ]
+    wanted = [(naive.softmax(logits[..., i : i + size]) * a[..., i : i + size]).sum(-1) for i in range(0, length, size)]
     close(m(x), np.stack(wanted, -1))
     assert torch.equal(layers.AttentionPool(3).weight, 2 * torch.eye(3))
 

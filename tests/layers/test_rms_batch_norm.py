@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+
 from agblocks.layers import RMSBatchNorm
 
 

@@ -15,7 +15,7 @@ from agblocks.data import Construct, DataError, Splits, reverse_complement, spli
 from agblocks.training import RunError, Settings, fit, load_run
 from agblocks.training.run import FILE
 
-from .conftest import QUICK, SMALL, table_and_splits, two_targets
+from training_helpers import QUICK, SMALL, table_and_splits, two_targets
 
 FILES = {"model.safetensors", "started.json", "metrics.json", "predictions.tsv", "scatter.png", "curves.png", "rows.tsv"}
 
@@ -24,7 +24,7 @@ KILLED = """
 import os, signal, sys
 from agblocks._torchvision import mend
 mend()
-from tests.training.conftest import QUICK, SMALL, table_and_splits
+from training_helpers import QUICK, SMALL, table_and_splits
 from agblocks.training import fit
 from agblocks.training.module import Fitting
 from dataclasses import replace
@@ -66,9 +66,9 @@ def test_a_run_folder(run_folder):
 @pytest.mark.parametrize(("at", "ensemble"), [(3, 1), (9, 1), (20, 2)])
 def test_resuming_after_kill_gives_the_same_file(run_folder, measured, tmp_path, at, ensemble):
     """Five steps an epoch: killed in the first epoch, in the second, and in the second member."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    here = os.path.dirname(__file__)
     command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(at), str(ensemble)]
-    died = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    died = subprocess.run(command, cwd=here, capture_output=True, text=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert not (tmp_path / "run" / FILE).exists()
     settings = replace(QUICK, ensemble=ensemble)
@@ -163,7 +163,7 @@ def test_several_targets_with_holes(measured, tmp_path):
 
 
 def test_early_stopping_keeps_the_best(measured, tmp_path):
-    run = fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=40, patience=2, lr=0.3, ema=0.0))
+    run = fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=40, patience=2, lr=0.03, ema=0.0))
     rows = list(csv.DictReader((tmp_path / "run/members/0.csv").open()))
     kept = run.metrics["members"][0]["kept"]
     scores = [float(row["valid_pearson"] or "nan") for row in rows]

@@ -7,7 +7,7 @@ import torch
 from agblocks import build
 from agblocks.training import Settings
 
-from .conftest import SMALL
+from training_helpers import SMALL
 
 
 def module_under_test():
