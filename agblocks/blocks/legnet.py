@@ -9,8 +9,8 @@ from agblocks.graph import Block, register
 from agblocks.graph.types import Odd, Positive, Probability
 from agblocks.layers import (
     Activation,
+    GroupedNorm,
     MaxPool,
-    Norm,
     SqueezeExcite,
     channel_norm,
     role,
@@ -45,7 +45,7 @@ class LegNetStage(Block):
         kernel: Odd = 9,
         pool: Positive = 1,
         expand: Positive = 4,
-        norm: Norm = "batch",
+        norm: GroupedNorm = "batch",
         activation: Activation = "silu",
         dropout: Probability = 0.0,
         drop_path: Probability = 0.0,

@@ -143,21 +143,17 @@ def _expanded(
 
 
 def scores_table(title: str, rows: Sequence[tuple[str, Score]]) -> None:
-    """Print scores with their intervals, one line for each (label, score)."""
+    """Print scores with 95% intervals, one line for each (label, score)."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("", "target", "n", "Pearson r", "Spearman rho", "MSE"):
-        table.add_column(name, justify="right" if name in ("n",) else "left")
+        table.add_column(name, justify="right" if name in ("n", "MSE") else "left")
     for label, s in rows:
-        cells = [
-            _with_interval(value, interval)
-            for value, interval in (
-                (s.pearson, s.pearson_interval), (s.spearman, s.spearman_interval), (s.mse, s.mse_interval)
-            )
-        ]  # fmt: skip
-        table.add_row(label, s.target, f"{s.n:,}", *cells)
+        cells = _with_interval(s.pearson, s.pearson_interval), _with_interval(s.spearman, s.spearman_interval)
+        table.add_row(label, s.target, f"{s.n:,}", *map(escape, cells), f"{s.mse:.3f}")
         if s.reason:
             table.add_row("", "", "", f"({s.reason})")
     console = Console()
@@ -166,4 +162,4 @@ def scores_table(title: str, rows: Sequence[tuple[str, Score]]) -> None:
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
     shown = f"{value:.3f}"
-    return shown if interval[0] != interval[0] else f"{shown} ({interval[0]:.3f} to {interval[1]:.3f})"
+    return shown if interval[0] != interval[0] else f"{shown} [{interval[0]:.2f}, {interval[1]:.2f}]"

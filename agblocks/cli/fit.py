@@ -42,9 +42,12 @@ def fit(
         out.mkdir(parents=True, exist_ok=True)
         table.write_skipped(out / "skipped.tsv")
         print(f"{len(table.skipped)} bad rows left out: {out / 'skipped.tsv'}")
+    stored = source  # so that `agblocks evaluate` finds the rows again, from any folder
+    if not source.public:
+        stored = replace(source, data=tuple(str(Path(file).resolve()) for file in source.data))
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), source=source.to_dict(), id_suffix=source.id_suffix, resume=resume,
+        inputs=inputs_of(input), source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
         overwrite=overwrite, progress=True,
     )  # fmt: skip
     print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")

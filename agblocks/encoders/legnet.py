@@ -8,7 +8,7 @@ from annotated_types import Len
 
 from agblocks.graph import Edge, Nodes, composite
 from agblocks.graph.types import Odd, Positive, Probability
-from agblocks.layers import Norm
+from agblocks.layers import GroupedNorm, Norm
 
 
 @composite("encoder.legnet", "x: B C L")
@@ -20,7 +20,8 @@ def legnet(
     channels: Annotated[list[Positive], Len(1, 16)] = [80, 96, 112, 128],  # noqa: B006
     kernel: Odd = 9,
     expand: Positive = 4,
-    norm: Norm = "batch",
+    stem_norm: Norm = "batch",
+    norm: GroupedNorm = "batch",
     dropout: Probability = 0.0,
     drop_path: Probability = 0.0,
 ) -> Nodes:
@@ -31,7 +32,7 @@ def legnet(
     Source: MPRALegNet (kernels 11 and 9; 5 and 3 in its other published configuration).
     """
     nodes = Nodes()
-    x = nodes.add("stem", "conv.stem", {"x": x}, channels=stem, kernel=stem_kernel, norm=norm)
+    x = nodes.add("stem", "conv.stem", {"x": x}, channels=stem, kernel=stem_kernel, norm=stem_norm)
     for index, width in enumerate(channels):
         x = nodes.add(
             f"stage{index + 1}",

@@ -71,19 +71,19 @@ def _wanted(layered: Patched) -> set[str]:
 
 
 def _kept(state: State, patterns: Iterable[Tree]) -> tuple[str, ...]:
-    """The edges that `keep` names."""
+    """The names of edges that `keep` matches."""
     found: list[str] = []
     for index, tree in enumerate(patterns):
         names = [name for name in state.known() if fnmatchcase(name, tree.value)]
         if not names and not state.is_broken(tree.value.partition("*")[0].rstrip(".")):
             message = f"nothing is named {tree.value!r}; {near(tree.value, state.known())}"
             state.findings.find(message, tree.mark, f"keep[{index}]")
-        found += [state.names.get(name, name) for name in names]
+        found += names
     return tuple(dict.fromkeys(found))
 
 
 def _pruned(state: State, layered: Patched, heads: dict[str, float], keep: tuple[str, ...]) -> Resolved:
-    alive = {*heads, *keep}
+    alive = {*heads, *(state.names.get(name, name) for name in keep)}
     nodes = {node.name: node for node in reached(state.nodes.values(), alive)}
     alive.update(edge for node in nodes.values() for edge in node.outputs)
     edges = {name: info for name, info in state.edges.items() if name in alive}

@@ -3,26 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agblocks.graph import Head, register
+from agblocks.graph import Head, Misfit, register
 from agblocks.graph.types import Positive, Probability
 from agblocks.layers import Activation, LayerNorm, role
 from agblocks.layers import activation as activation_by_name
 from agblocks.layers.loss import known, masked_mean, poisson
 
-Pool = Literal["mean", "sum", "max", "center", "attention"]
+Pool = Literal["mean", "sum", "max", "mean_max", "center", "attention", "flatten"]
+BOUND_TO_LENGTH = frozenset({"flatten"})  # pools whose weights belong to one length of the input
 HeadNorm = Literal["layer", "batch", "none"]
 Loss = Literal["mse", "huber", "poisson"]
 
 
-class _ScalarHead(Head):
-    """What scalar heads share: the layers over features, and the loss."""
+@register("head.scalar", "x: B C L -> out: B targets")
+class ScalarHead(Head):
+    """Targets of a sequence from a track: norm, a pool over positions, layers.
 
-    loss_name: Loss
+    `pool` is `mean`, `sum`, `max`, `mean_max` (both side by side), `center`, or `attention` (positions weighed by a
+    learnt linear score), all for any length; or `flatten` (position by position, channels innermost), which keeps the
+    order of positions but is bound to one length, so that the recipe's input has to state it (`dna: B 4 281`).
+    `window` pools the middle positions only, at most all; of an even length the middle of `center` is the right one of
+    the two, as published. `pool_at: end` passes each position through the layers and pools the results (the published
+    AlphaGenome MPRA heads) instead of pooling features first (MPRALegNet). The norm is over the channels of each
+    position (`norm_at: position`), or over what was pooled (`pooled`; with `flatten` this is Enformer's MPRA head).
+    `input_dropout` thins what enters the layers; a layer is linear, norm, dropout, activation.
+
+    Shapes: x (batch, channels, length) -> (batch, targets). Loss: squared error over known targets; `huber` for heavy
+    tails; or `poisson`, which makes the output positive by a softplus.
+    Use when: each sequence has one measurement, or one for each of several cell types or promoters.
+    """
+
+    def __init__(
+        self,
+        C: int,
+        L: int | None = None,
+        *,
+        targets: Positive = 1,
+        pool: Pool = "mean",
+        pool_at: Literal["start", "end"] = "start",
+        window: Positive | None = None,
+        hidden: list[Positive] = [],  # noqa: B006
+        norm: HeadNorm = "layer",
+        norm_at: Literal["position", "pooled"] = "position",
+        hidden_norm: HeadNorm = "none",
+        dropout: Probability = 0.0,
+        input_dropout: Probability = 0.0,
+        activation: Activation = "relu",
+        loss: Loss = "mse",
+    ):
+        super().__init__()
+        self.pool, self.pool_at, self.norm_at, self.loss_name = pool, pool_at, norm_at, loss
+        self.window = window
+        features = C * {"flatten": L or 1, "mean_max": 2}.get(pool, 1)
+        self.norm = role(_Norm(norm, C if norm_at == "position" else features), "norm")
+        self.score = nn.Linear(C, 1, bias=False) if pool == "attention" else None
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.layers = _layers(features, hidden, targets, hidden_norm, dropout, activation)
+        self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
+
+    @classmethod
+    def check(cls, *, pool: Pool, pool_at: str, norm_at: str, window: int | None, L: int | None, **_: Any) -> None:
+        if pool in BOUND_TO_LENGTH and L is None:
+            raise Misfit(
+                f"pool {pool!r} is bound to one length, so the input has to state it, like 'B 4 256'; "
+                "mean, sum, max, mean_max, center and attention pool any length"
+            )
+        if pool == "flatten" and window is not None:
+            raise Misfit("pool 'flatten' takes every position: it has no window")
+        if pool_at == "end" and (pool in ("flatten", "mean_max") or norm_at == "pooled"):
+            raise Misfit("'pool_at: end' pools predictions: by mean, sum, max, center or attention, the norm before it")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self._middle(x).transpose(1, 2)
+        if self.norm_at == "position":
+            h = self.norm(h)
+        weights = None if self.score is None else self.score(h).softmax(1)
+        if self.pool_at == "end":
+            return self.positive(self._pooled(self.layers(self.input_dropout(h)), weights))
+        h = self._pooled(h, weights)
+        if self.norm_at == "pooled":
+            h = self.norm(h)
+        return self.positive(self.layers(self.input_dropout(h)))
 
     def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean over the known targets (batch, targets): squared error, Huber (delta 1), or Poisson deviance."""
@@ -36,51 +102,6 @@ class _ScalarHead(Head):
             errors = (prediction - target).square()
         return masked_mean(errors, there)
 
-
-@register("head.scalar", "x: B C L -> out: B targets")
-class ScalarHead(_ScalarHead):
-    """Targets of a sequence from a track: norm, layers, and a pool over positions before or after the layers.
-
-    `pool_at: start` pools features and passes them through the layers (MPRALegNet); `end` passes each position through
-    them and pools the results (the published AlphaGenome MPRA heads). `window` pools the middle positions only, at most
-    all; from an even length the middle of `center` is the right one of the two, as published. `attention` weighs
-    positions by a learnt linear score. A layer is linear, norm, dropout, activation. No pool here is bound to a length;
-    to keep the order of positions take `head.scalar_flat`.
-
-    Shapes: x (batch, channels, length) -> (batch, targets). Loss: squared error over known targets; `huber`; or
-    `poisson`, which makes the output positive by a softplus.
-    """
-
-    def __init__(
-        self,
-        C: int,
-        *,
-        targets: Positive = 1,
-        pool: Pool = "mean",
-        pool_at: Literal["start", "end"] = "start",
-        window: Positive | None = None,
-        hidden: list[Positive] = [],  # noqa: B006
-        norm: HeadNorm = "layer",
-        hidden_norm: HeadNorm = "none",
-        dropout: Probability = 0.0,
-        activation: Activation = "relu",
-        loss: Loss = "mse",
-    ):
-        super().__init__()
-        self.pool, self.pool_at, self.loss_name = pool, pool_at, loss
-        self.window = window
-        self.norm = role(_Norm(norm, C), "norm")
-        self.score = nn.Linear(C, 1, bias=False) if pool == "attention" else None
-        self.layers = _layers(C, hidden, targets, hidden_norm, dropout, activation)
-        self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self._middle(x).transpose(1, 2))
-        weights = None if self.score is None else self.score(h).softmax(1)
-        if self.pool_at == "start":
-            return self.positive(self.layers(self._pooled(h, weights)))
-        return self.positive(self._pooled(self.layers(h), weights))
-
     def _middle(self, x: Tensor) -> Tensor:
         length = x.shape[-1]
         if self.window is not None and self.window < length:
@@ -90,49 +111,16 @@ class ScalarHead(_ScalarHead):
         return x
 
     def _pooled(self, h: Tensor, weights: Tensor | None) -> Tensor:
+        """Rows (batch, positions, features) over their positions."""
         if weights is not None:
             return (h * weights).sum(1)
+        if self.pool == "flatten":
+            return h.flatten(1)
+        if self.pool == "mean_max":
+            return torch.cat([h.mean(1), h.amax(1)], 1)
         if self.pool == "max":
             return h.amax(1)
         return h.sum(1) if self.pool == "sum" else h.mean(1)
-
-
-@register("head.scalar_flat", "x: B C L -> out: B targets")
-class FlatScalarHead(_ScalarHead):
-    """Targets of a sequence from all positions side by side: flatten, norm, layers. Bound to one length.
-
-    The recipe's input has to state its length (`dna: B 4 281`). The norm is over the channels of each position before
-    flattening (AlphaGenome's MPRA heads), or over everything after it with `norm_at: flat` (Enformer's).
-    Features are flattened position by position, channels innermost.
-
-    Shapes: x (batch, channels, length) -> (batch, targets). Costs: length * channels weights for each unit of the first
-    layer. Loss as in `head.scalar`.
-    """
-
-    def __init__(
-        self,
-        C: int,
-        L: int,
-        *,
-        targets: Positive = 1,
-        hidden: list[Positive] = [],  # noqa: B006
-        norm: HeadNorm = "layer",
-        norm_at: Literal["position", "flat"] = "position",
-        hidden_norm: HeadNorm = "none",
-        dropout: Probability = 0.0,
-        activation: Activation = "relu",
-        loss: Loss = "mse",
-    ):
-        super().__init__()
-        self.norm_at, self.loss_name = norm_at, loss
-        self.norm = role(_Norm(norm, C if norm_at == "position" else C * L), "norm")
-        self.layers = _layers(C * L, hidden, targets, hidden_norm, dropout, activation)
-        self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.transpose(1, 2)
-        h = self.norm(h).flatten(1) if self.norm_at == "position" else self.norm(h.flatten(1))
-        return self.positive(self.layers(h))
 
 
 class _Norm(nn.Module):
@@ -153,7 +141,7 @@ def _layers(
     features: int, hidden: list[int], targets: int, norm: HeadNorm, dropout: float, activation: Activation
 ) -> nn.Sequential:
     layers = nn.Sequential()
-    for index, width in enumerate(hidden, 1):
+    for width in hidden:
         layers.append(nn.Linear(features, width))
         if norm != "none":
             layers.append(role(_Norm(norm, width), "norm"))

@@ -91,7 +91,7 @@ class TrackHead(Head):
         resolution; a shorter rest at the end is a segment too (the published loss wants whole ones). The second term is
         weighted by counts, not divided by the total. NaN targets and those where `mask` is False don't count.
         """
-        prediction, unit = outputs["scaled"], outputs["unit"]
+        prediction, unit = outputs["scaled"], outputs["unit"].detach()
         wide = torch.promote_types(prediction.dtype, torch.float32)
         target, there = known(target.to(wide), mask)
         target = self._segments(torch.where(there, self.model_scale(target, unit.to(wide)), 0))

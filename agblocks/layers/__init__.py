@@ -6,7 +6,7 @@ from .conv import StandardizedConv1d, refresh, same_conv
 from .drop import drop_path
 from .embedding import OrganismEmbedding, OrganismLinear
 from .hookpoint import HookPoint
-from .norm import ChannelLayerNorm, Eps, LayerNorm, Norm, RMSBatchNorm, Statistics, channel_norm
+from .norm import ChannelLayerNorm, Eps, GroupedNorm, LayerNorm, Norm, RMSBatchNorm, Statistics, channel_norm
 from .pair import PairMLP, RowAttention, SequenceToPair
 from .pool import AttentionPool, MaxPool, MeanPool
 from .role import role
@@ -14,8 +14,8 @@ from .rope import Rope
 from .squeeze import SqueezeExcite
 
 __all__ = [
-    "ACTIVATIONS", "Activation", "AttentionPool", "ChannelLayerNorm", "Eps", "HookPoint", "LayerNorm", "MaxPool", "MeanPool",
-    "MultiQueryAttention", "Norm", "OrganismEmbedding", "OrganismLinear", "PairBias", "PairMLP", "QuickGELU",
-    "RMSBatchNorm", "Rope", "RowAttention", "SequenceToPair", "SqueezeExcite", "StandardizedConv1d", "Statistics",
-    "activation", "attend", "channel_norm", "drop_path", "refresh", "role", "same_conv",
+    "ACTIVATIONS", "Activation", "AttentionPool", "ChannelLayerNorm", "Eps", "GroupedNorm", "HookPoint", "LayerNorm",
+    "MaxPool", "MeanPool", "MultiQueryAttention", "Norm", "OrganismEmbedding", "OrganismLinear", "PairBias", "PairMLP",
+    "QuickGELU", "RMSBatchNorm", "Rope", "RowAttention", "SequenceToPair", "SqueezeExcite", "StandardizedConv1d",
+    "Statistics", "activation", "attend", "channel_norm", "drop_path", "refresh", "role", "same_conv",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "elu", "tanh", "softplus", "none"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "elu", "tanh", "softplus", "exp", "none"]
 
 # The factor as each precision holds it: the published model casts 1.702 to the data's type before it multiplies.
 _FACTOR = {dtype: torch.tensor(1.702, dtype=dtype).item() for dtype in (torch.float16, torch.bfloat16)}
@@ -25,6 +25,21 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(x * _FACTOR.get(x.dtype, 1.702))
 
 
+class Exp(nn.Module):
+    """The exponential, of at most `limit`, beyond which it is constant.
+
+    Shapes: any -> the same. Source: Koo and Ploenzke 2021, where first filters with it learn clearer motifs.
+    Use when: the first convolution of a small model should act as a set of motif detectors, each match multiplying.
+    """
+
+    def __init__(self, limit: float = 6.0):
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(max=self.limit).exp()
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -34,6 +49,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
     "tanh": nn.Tanh,
     "softplus": nn.Softplus,
+    "exp": Exp,
     "none": nn.Identity,
 }
 

@@ -25,7 +25,7 @@ class StandardizedConv1d(nn.Module):
     Source: AlphaGenome (Avsec et al. 2026, Methods). Use when: a deep stack of convolutions is to train stably.
 
     **The kept kernel.** In evaluation the kernel is worked out once, at the first call, and kept for later calls; it is
-    in no state dict, copy or pickle. It is dropped by `train()`, `load_state_dict`, `.to` and its like, and rebuilt when
+    in no state dict, copy or pickle. It is dropped by `train()`, `load_state_dict`, `.to` and the like, and rebuilt if
     `weight` or `scale` is another tensor, has other memory, or another version (in-place edits, optimiser steps).
     Only an edit through `.data` (or of a parameter that was made in inference mode, where nothing is kept anyway) goes
     unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`.
@@ -46,7 +46,7 @@ class StandardizedConv1d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights with variance 1/fan_in; scale 1, bias 0. (The official code, which never trains, has zeros.)"""
+        """Weights of variance 1/fan_in; scale 1, bias 0. (The official code, which never trains, has zeros.)"""
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.width))
         nn.init.ones_(self.scale)
         nn.init.zeros_(self.bias)
@@ -121,7 +121,7 @@ def standardize(weight: Tensor, scale: Tensor) -> Tensor:
     """The standardised kernel of a weight (out, in, width) and a scale (out,): see `StandardizedConv1d`."""
     if torch.compiler.is_compiling():  # the compiler fuses this itself
         return _plain(weight, scale)
-    return _Standardize.apply(weight, scale)
+    return _Standardize.apply(weight, scale)[0]
 
 
 def _plain(weight: Tensor, scale: Tensor) -> Tensor:
@@ -139,36 +139,36 @@ class _Standardize(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: Tensor, scale: Tensor) -> Tensor:
+    def forward(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         w = weight.flatten(1).to(_wide(weight.dtype))
-        kernel = w - w.mean(1, keepdim=True)
+        mean = w.mean(1, keepdim=True)
+        kernel = w - mean
         total = torch.linalg.vector_norm(kernel, dim=1).square()
         kernel.mul_((scale * total.clamp(min=FLOOR).rsqrt())[:, None])
-        return kernel.to(weight.dtype).view_as(weight)
+        return kernel.to(weight.dtype).view_as(weight), mean, total
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        _, mean, total = output
+        ctx.mark_non_differentiable(mean, total)
+        ctx.save_for_backward(*inputs, mean, total)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        weight, scale = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        weight, scale, mean, total = ctx.saved_tensors
         wide = _wide(weight.dtype)
-        w, g = weight.flatten(1).to(wide), grad.flatten(1).to(wide)
-        mean = w.mean(1, keepdim=True)
-        total = _dot(w, w - mean)
+        w, g, s = weight.flatten(1).to(wide), grad.flatten(1).to(wide), scale.to(wide)
+        if torch.is_grad_enabled():  # someone wants to differentiate this gradient
+            mean = w.mean(1, keepdim=True)
+            total = (w - mean).square().sum(1)
         inverse = total.clamp(min=FLOOR).rsqrt()
-        along = _dot(g, w) - mean[:, 0] * g.sum(1)  # grad . centred
-        gain = (scale.to(wide) * inverse)[:, None]
-        # Where the floor holds, the kernel is linear in the weight and the last term is not there.
+        along = torch.linalg.vecdot(g, w, dim=1) - mean[:, 0] * g.sum(1)  # grad . centred
+        gain = (s * inverse)[:, None]
+        # Where the floor holds, the kernel is linear in the weight, and it turns no gradient.
         turn = torch.where(total >= FLOOR, along * inverse.square(), 0)[:, None]
         shift = turn * mean - g.mean(1, keepdim=True)
-        grad_weight = (torch.addcmul(g + shift, w, -turn) * gain).to(weight.dtype).view_as(weight)
-        return grad_weight, (along * inverse).to(scale.dtype)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b, dim=1)
+        grad_weight = (g * gain).addcmul_(w, -turn * gain).add_(shift * gain)
+        return grad_weight.to(weight.dtype).view_as(weight), (along * inverse).to(scale.dtype)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

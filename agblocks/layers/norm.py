@@ -11,7 +11,8 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 Statistics = Literal["batch", "ema", "frozen"]
-Norm = Literal["rms_batch", "batch", "group", "layer", "rms", "none"]
+Norm = Literal["rms_batch", "batch", "layer", "rms", "none"]  # in evaluation, each position by itself
+GroupedNorm = Literal["rms_batch", "batch", "group", "layer", "rms", "none"]
 Eps = Annotated[float, Gt(0.0), Le(0.1)]
 
 
@@ -127,11 +128,11 @@ class ChannelLayerNorm(LayerNorm):
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
 
 
-def channel_norm(kind: Norm, channels: int, *, eps: float = 1e-5, statistics: Statistics = "batch") -> nn.Module:
+def channel_norm(kind: GroupedNorm, channels: int, *, eps: float = 1e-5, statistics: Statistics = "batch") -> nn.Module:
     """A norm over the channels of a track, by name.
 
-    `rms_batch` is AlphaGenome's, `batch` the usual one, `group` has eight channels a group (or as many as divide),
-    `layer` and `rms` normalise each position over its channels. `statistics` is the mode of `rms_batch`.
+    `rms_batch` is AlphaGenome's, `batch` the usual one, `group` has eight channels a group (or as many as divide) and
+    takes its statistics over the whole length too, which a block's `reach` must say; `layer` and `rms` normalise each position over its channels. `statistics` is the mode of `rms_batch`.
     """
     if kind == "rms_batch":
         return RMSBatchNorm(channels, mode=statistics, eps=eps)

@@ -16,7 +16,7 @@ from .role import role
 class SequenceToPair(nn.Module):
     """A pair map from a track: dot products of pooled positions, with relative positions, and two outer sums.
 
-    `a[i, j] = q_i . k_j + ((q_i + b_q) . e(j - i) + (k_j + b_k) . e(i - j)) / 2` for each head, with neither scaling nor
+    `a[i, j] = q_i . k_j + ((q_i + b_q) . e(j - i) + (k_j + b_k) . e(i - j)) / 2` for each head, without scaling or
     softmax. `e(r)` is a linear map of 2 * 32 indicators: whether |r| is below `j + 481 ** (j / 32)`, j = 0..31, and the
     same times the sign of r. The 481 comes from the constant 512 and doesn't follow the length.
 

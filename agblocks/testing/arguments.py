@@ -14,6 +14,7 @@ from itertools import count, islice
 from typing import Any, Literal
 
 import annotated_types as at
+import typing_extensions
 from hypothesis import strategies as st
 
 from ..graph.registry import REQUIRED, Entry, entries
@@ -61,7 +62,7 @@ def of(annotation: Any, depth: int = 0) -> st.SearchStrategy[Any]:
         return st.booleans()
     if origin in (list, tuple, dict) or annotation in (int, float, str):
         return _bounded(annotation, [], depth)
-    if typing.is_typeddict(annotation) or hasattr(annotation, "model_fields"):
+    if typing_extensions.is_typeddict(annotation) or hasattr(annotation, "model_fields"):
         return _structure(annotation, depth)
     raise TypeError(f"agblocks.testing draws no values of {annotation!r}; give a strategy: arguments={{name: ...}}")
 
@@ -144,8 +145,8 @@ def _real(metadata: list[Any]) -> st.SearchStrategy[float]:
 
 def _structure(annotation: Any, depth: int) -> st.SearchStrategy[dict[str, Any]]:
     """A TypedDict or pydantic model. One with `block` and `args` is a node of the recipe's choice: a stage."""
-    if typing.is_typeddict(annotation):
-        hints = typing.get_type_hints(annotation, include_extras=True)
+    if typing_extensions.is_typeddict(annotation):
+        hints = typing_extensions.get_type_hints(annotation, include_extras=True)
         required = set(annotation.__required_keys__)
     else:
         fields = annotation.model_fields

@@ -38,6 +38,7 @@ class Contract:
     needs: tuple[str, ...] = ()  # contracts without which this one means nothing
     once: bool = False  # costly: one typical case instead of many
     slow: bool = False
+    times: int = 1  # how many times as many examples as usual: for a quick one
 
     def __call__(
         self, entry: Entry, *, arguments: Mapping[str, Any] | None = None, examples: int | None = None
@@ -79,7 +80,7 @@ def counter_example(
     from .strategies import cases
 
     strategy = cases(entry, arguments)
-    many = examples or profiles.examples()
+    many = (examples or profiles.examples()) * contract.times
     if contract.once:
         return _few(contract, entry, strategy, 3 if profiles.night() else 1)
     if entry.kind == "composite":
@@ -130,9 +131,10 @@ def _few(contract: Contract, entry: Entry, strategy: st.SearchStrategy[AnyCase],
     except Unsatisfiable:
         return _unbuilt(contract, entry)
     for index in range(many):
-        typical = found[max(0, len(found) - 2 - index)]
+        middle = len(found) // (4 if entry.kind == "composite" else 2)
+        typical = found[max(0, middle - index)]
         if error := _error(contract, typical):
-            for case in found:  # from the smallest on
+            for case in found[:2]:  # the smallest
                 if smaller := _error(contract, case):
                     return CounterExample(entry, contract, case, reason(smaller))
             return CounterExample(entry, contract, typical, reason(error))
@@ -160,9 +162,9 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:600]}{place}"
 
 
-def _size(case: AnyCase) -> int:
-    values = [value.numel() for value in case.inputs().values() if value is not None]
-    return sum(values)
+def _size(case: AnyCase) -> tuple[int, int]:
+    modules = sum(1 for _ in case.build(device="meta").modules())
+    return modules, sum(value.numel() for value in case.inputs().values() if value is not None)
 
 
 def _unbuilt(contract: Contract, entry: Entry) -> CounterExample:

@@ -23,7 +23,7 @@ from .promises import (
 ONE = ("block", "head")
 
 CONTRACTS: tuple[Contract, ...] = (
-    Contract("shape", "the declared shape is the real one", shape),
+    Contract("shape", "the declared shape is the real one", shape, times=3),
     Contract("repeatable", "evaluation depends on weights and inputs alone", repeatable, needs=("shape",)),
     Contract("inputs", "no input is changed in place", inputs_kept, needs=("shape",)),
     Contract("rows", "rows of a batch do not touch each other in evaluation", rows, needs=("repeatable",)),

@@ -110,7 +110,7 @@ def change(draw: st.DrawFn, tree: dict[str, Any]) -> Mutant:
 def argument(draw: st.DrawFn, tree: dict[str, Any]) -> Mutant:
     """Set an argument out of range, or one that there is not."""
     if path := _path(draw, tree, lambda p: len(p) == 2 and p[0] in ("nodes", "heads")):
-        node = at(tree, path)
+        node: Any = at(tree, path)
         if isinstance(node, dict):
             args = node.setdefault("args", {})
             name = draw(st.sampled_from([*args, "no_such"]))
@@ -198,7 +198,7 @@ def wide(draw: st.DrawFn, tree: dict[str, Any]) -> Mutant:
     if word == "keep":
         tree["keep"] = ["*"] * many
     elif word == "args":
-        node = next(iter(tree.get("nodes", {}).values()), {})
+        node: Any = next(iter(tree.get("nodes", {}).values()), {})
         if isinstance(node, dict):
             node["args"] = {f"a{i}": i for i in range(many)}
     else:

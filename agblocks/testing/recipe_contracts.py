@@ -18,7 +18,7 @@ from ..graph.resolve import Resolved, resolve
 from .case import dna
 from .contract import Broken
 from .mutations import Mutant
-from .promises import apart
+from .promises import apart, device_for
 
 Recipe = Mapping[str, Any]
 PATIENCE = 2.0  # seconds of processor time for any recipe
@@ -72,9 +72,9 @@ def pruning(recipe: Recipe) -> None:
 def shapes(recipe: Recipe) -> None:
     """Every edge has the resolved shape, at several admitted lengths."""
     resolved = resolve(recipe)
-    model = build(resolved, device="meta").eval()
+    model, device = _built(resolved)
     for values in _lengths(resolved, 3):
-        made = model(**_inputs(resolved, values, "meta"), outputs=resolved.outputs)
+        made = model(**_inputs(resolved, values, device), outputs=resolved.outputs)
         for name, value in made.items():
             axes = resolved.info(name).axes
             wanted = tuple(d if isinstance(d, int) else d.at(values) for d in axes)
@@ -85,7 +85,7 @@ def shapes(recipe: Recipe) -> None:
 def length_rule(recipe: Recipe) -> None:
     """The model runs at every length its rule admits, and refuses every other one by the rule."""
     resolved = resolve(recipe)
-    model = build(resolved, device="meta").eval()
+    model, device = _built(resolved)
     asked = tuple(resolved.heads) or resolved.keep
     rule = resolved.rule(asked)
     symbols = {s for n in _inputs_of(resolved, asked) for s in _open(resolved, n)}
@@ -97,7 +97,7 @@ def length_rule(recipe: Recipe) -> None:
             continue
         admitted = rule.admits({"L": length})
         try:
-            model(**_inputs(resolved, {"B": 2, "L": length}, "meta"), outputs=asked)
+            model(**_inputs(resolved, {"B": 2, "L": length}, device), outputs=asked)
         except InputError as error:
             if admitted:
                 raise Broken(f"L = {length} is admitted, but refused: {error}") from None
@@ -134,14 +134,14 @@ def cut(recipe: Recipe) -> None:
 def economy(recipe: Recipe) -> None:
     """Asking for an edge runs the nodes before it, each once, and no other."""
     resolved = resolve(recipe)
-    model = build(resolved, device="meta").eval()
+    model, device = _built(resolved)
     calls: list[str] = []
     for name in resolved.nodes:
         model.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
     for edge in _some(resolved):
         for values in _lengths(resolved, 1, [edge]):
             calls.clear()
-            model(**_inputs(resolved, values, "meta"), outputs=[edge])
+            model(**_inputs(resolved, values, device), outputs=[edge])
             needed = _before(resolved, {edge})
             if sorted(calls) != sorted(needed):
                 raise Broken(f"asking for {edge!r} runs {calls}, but needs {sorted(needed)}")
@@ -219,6 +219,18 @@ def renamed(recipe: Recipe) -> dict[str, Any]:
 
 
 # Helpers
+
+
+def _built(resolved: Resolved) -> tuple[GraphModel, str]:
+    """The model on the meta device, or on the CPU where a block does not run there."""
+
+    def once(device: str) -> None:
+        model = build(resolved, device=device).eval()
+        for values in _lengths(resolved, 1):
+            model(**_inputs(resolved, values, device), outputs=resolved.outputs)
+
+    device = device_for(once)
+    return build(resolved, device=device).eval(), device
 
 
 def _facts(resolved: Resolved) -> tuple[Any, ...]:

@@ -56,9 +56,9 @@ class Growth:
         self.recipe = {**recipe, "nodes": {}, "heads": {}}
         self.resolved: Resolved | None = None
 
-    def add(self, draw: st.DrawFn, name: str, entry: Entry) -> None:
+    def add(self, draw: Any, name: str, entry: Entry) -> None:
         """Add a node, wired to edges drawn from those that fit; leave it out where none does."""
-        args = draw(arguments(entry))
+        args: dict[str, Any] = draw(arguments(entry))
         section = "heads" if entry.kind == "head" else "nodes"
         choices: list[list[str | None]] = []
         for port in entry.signature.inputs:
@@ -66,7 +66,7 @@ class Growth:
             if not fits and not port.optional:
                 return
             first = draw(st.integers(0, len(fits) - 1)) if fits else 0
-            order = [*fits[first:], *fits[:first]]
+            order: list[str | None] = [*fits[first:], *fits[:first]]
             if port.optional:
                 order = [*order, None] if draw(st.booleans()) else [None, *order]
             choices.append(order)

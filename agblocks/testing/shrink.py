@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..errors import AgblocksError
 from ..graph.registry import REQUIRED, Entry
 from .arguments import of
-from .case import AnyCase, Case, GraphCase
-from .solve import SIZES, dims_of, refusal, solve, subsets
+from .case import AnyCase, GraphCase
+from .fit import fitted
+from .solve import SIZES, dims_of, subsets
 
 STEPS = 120  # cases tried
 
@@ -44,23 +44,24 @@ def smaller(case: AnyCase) -> Iterator[AnyCase]:
             if sum(values.values()) < sum(case.lengths.values()):
                 yield replace(case, lengths=values)
         return
-    entry, values = case.entry, case.values
+    entry = case.entry
+    now: dict[str, int | None] = dict(case.values.items())
     for ports in subsets(entry):
         if set(ports) < set(case.shapes):
-            yield from _fitted(case, case.args, ports, values)
+            yield from fitted(case, case.args, ports, now)
     for name in case.args:
         for value in _simpler(entry, name, case.args[name]):
             args = {k: v for k, v in case.args.items() if k != name}
-            yield from _fitted(case, args if value is REQUIRED else {**args, name: value}, tuple(case.shapes), values)
+            yield from fitted(case, args if value is REQUIRED else {**args, name: value}, tuple(case.shapes), now)
     for name in dims_of(entry, tuple(case.shapes)):
         for size in SIZES:
-            if size < (values[name] or 0):
-                yield from _fitted(case, case.args, tuple(case.shapes), {**values, name: size})
+            if size < (now[name] or 0):
+                yield from fitted(case, case.args, tuple(case.shapes), {**now, name: size})
     solution = case.solution()
     for name in ("B", *solution.symbols):
         for size in (1, 2) if name == "B" else solution.lengths(name):
-            if size < (values[name] or 0):
-                yield from _fitted(case, case.args, tuple(case.shapes), {**values, name: size})
+            if size < (now[name] or 0):
+                yield from fitted(case, case.args, tuple(case.shapes), {**now, name: size})
 
 
 def _simpler(entry: Entry, name: str, value: Any) -> Iterator[Any]:
@@ -73,22 +74,3 @@ def _simpler(entry: Entry, name: str, value: Any) -> Iterator[Any]:
         yield from (v for v in options if type(v) is int and v < value)
     if isinstance(value, list):
         yield from (value[:i] + value[i + 1 :] for i in range(len(value)))
-
-
-def _fitted(
-    case: Case, args: Mapping[str, Any], ports: tuple[str, ...], values: Mapping[str, int | None]
-) -> Iterator[Case]:
-    """The case with these things changed and its lengths moved to where they fit, if it can be built."""
-    entry = case.entry
-    full = {**{k: v for k, v in entry.defaults.items() if k not in args}, **args}
-    dims = {name: size for name in dims_of(entry, ports) if (size := values.get(name)) is not None}
-    solution = solve(entry, full, ports, dims)
-    if solution is None:
-        return
-    try:
-        sizes = {s: solution.lengths(s, values.get(s) or 1, 1)[0] for s in solution.symbols}
-        made = Case(case.block, args, solution.shapes({**sizes, "B": values["B"] or 1}), case.seed)
-        if refusal(solution) is None and made.expected():
-            yield made
-    except (AgblocksError, ValueError):
-        return

@@ -131,7 +131,7 @@ def alphagenome(
     pool: Positive = 16,
     statistics: Statistics = "batch",
 ) -> Nodes:
-    """`depth` attention layers over a track, and a pair map that is updated before every second one and biases them all.
+    """`depth` attention layers over a track, and a pair map, updated before every second, that biases them all.
 
     Shapes: x (batch, C, length) -> the same; `<tower>.pair` is the pair map (batch, P, P, pair_channels),
     P = length / pool. Nodes: `layer1` ..., `pair1` ...

@@ -23,9 +23,10 @@ Cap = Annotated[float, Ge(1.0), Le(1000.0)]
 class Transformer(Block):
     """Pre-norm transformer layers by x-transformers, with a norm at the end.
 
-    Shapes: x (batch, channels, length) -> the same. Use when: a tower of the usual kind is to stand in for AlphaGenome's:
-    no pair map, no sandwich of norms unless asked for. Any length. Costs: heads * length ** 2 logits a layer, which
-    `flash` keeps out of memory (not together with `cap`). Source: x-transformers, whose own initialisation it keeps.
+    Shapes: x (batch, channels, length) -> the same. Use when: a tower of the usual kind is to stand in for
+    AlphaGenome's; it has no pair map, and a sandwich of norms only if asked for. Any length. Costs: heads * length ** 2
+    logits a layer, which `flash` keeps out of memory (not together with `cap`).
+    Source: x-transformers, whose own initialisation it keeps.
     (With rotary positions x-transformers cannot run on the meta device; fake tensors can.)
     """
 

@@ -19,6 +19,7 @@ from .errors import RunError
 from .evaluate import evaluate, report
 from .run import FILE, Run, load_run, save_run
 from .settings import Settings
+from .sources import stripping
 from .wiring import Wiring, check_fits, wire
 from .write import insert_sum, write_whole
 
@@ -68,7 +69,7 @@ def fit(
     used = np.concatenate([splits.train, splits.valid, splits.test])
     wiring = wire(resolved, table.target_names, heads, inputs)
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
-    check_leaks(table, splits.parts(), construct=construct, id_suffix=id_suffix)
+    check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
     start = {
         "recipe": resolved.digest,

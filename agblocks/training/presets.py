@@ -26,7 +26,7 @@ PRESETS = {
         recipe="mpra_small",
         construct="lentimpra:adapters",
         settings=Settings(
-            epochs=40, batch_size=64, lr=2e-3, weight_decay=0.05, schedule="onecycle", warmup=0.2, patience=15,
+            epochs=16, batch_size=64, lr=2e-3, weight_decay=0.05, schedule="onecycle", warmup=0.3, patience=0,
             ema=0.99, reverse_complement=0.5, shift=15, shift_mode="flanks", strands="both",
         ),
     ),

@@ -13,7 +13,7 @@ from ..data import Construct, Splits, Table, encode, inserts
 from .errors import RunError
 from .metrics import pearson
 
-ALPHAS = tuple(float(a) for a in np.logspace(1, 6, 11))
+ALPHAS = tuple(float(a) for a in np.logspace(2, 6, 9))
 
 
 def kmer_counts(sequences: Sequence[str], k: int) -> NDArray[np.float32]:

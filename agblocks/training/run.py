@@ -1,8 +1,8 @@
 """A trained run as one safetensors file: weights, and everything that prediction elsewhere needs to know.
 
-`model.safetensors` holds tensors named `<member>/<parameter>` and, as JSON in its metadata, the recipe, its digest, the construct,
-the one-hot convention, the targets with their scaling, the settings, the scores, and checksums. A file that is cut,
-changed or foreign is refused with the reason; nothing in it is code.
+`model.safetensors` holds tensors named `<member>/<parameter>` and, as JSON in its metadata, the recipe, its digest, the
+construct, the one-hot convention, the targets with their scaling, the settings, the scores, and checksums. A file that
+is cut, changed or foreign is refused with the reason; nothing in it is code.
 """
 
 from __future__ import annotations

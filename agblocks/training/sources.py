@@ -90,9 +90,17 @@ def read_data(source: Source, construct: Construct | None = None, *, download: b
         table = _files(source)
     if table.fold is not None:
         return table
-    labels = table.group if table.group is not None else insert_groups(table, construct)
+    labels = table.group if table.group is not None else insert_groups(table, stripping(construct))
     groups = len(np.unique(labels))
     return replace(table, fold=fold_groups(labels, folds=max(2, min(FOLDS, groups))))
+
+
+def stripping(construct: Construct | None) -> Construct | None:
+    """The construct where it says which constant ends to take off; else None, and the ends that all rows share go.
+
+    Use when: inserts are compared: with the adapters on, a reverse complement is never found.
+    """
+    return construct if construct and (construct.strip_left or construct.strip_right) else None
 
 
 def split(source: Source, table: Table) -> Splits:

@@ -116,7 +116,8 @@ def wire(
     """Wire a table's targets to a model's heads, and name its inputs.
 
     heads: head -> names of its targets. Without it, one head takes all targets; several take those of their name.
-    inputs: values of whole-number inputs (`organism`); one called `reverse...` gets the strand shown instead.
+    inputs: values of whole-number inputs (`organism`); the one at a port called `reverse` gets the strand that is
+        shown, unless a value is given.
     Errors: `RunError` for heads that are no vector, widths that differ from the number of targets, inputs without a
     value, all with what would fit.
     """
@@ -200,7 +201,7 @@ def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None,
     if len(dna) != 1:
         inputs = ", ".join(f"{n} {i.shape}" for n, i in resolved.inputs.items())
         raise RunError(f"the model should have one input [B 4 L] for DNA, but has {inputs}")
-    flags = [n for n, i in resolved.inputs.items() if len(i.axes) == 1 and n.startswith(FLAG) and n not in given]
+    flags = {n.inputs[FLAG] for n in resolved.nodes.values() if FLAG in n.inputs} & set(resolved.inputs) - set(given)
     for name in given:
         if name not in resolved.inputs or name == dna[0]:
             others = [n for n in resolved.inputs if n != dna[0]]
@@ -215,4 +216,4 @@ def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None,
             raise RunError(f"input {name!r} needs a value (a whole number from 0{below}), like {name}=0")
         if type(given[name]) is not int or given[name] < 0 or (info.below and given[name] >= info.below):
             raise RunError(f"input {name!r} is {given[name]!r}, wanted a whole number from 0{below}")
-    return dna[0], flags[0] if flags else None, tuple(sorted(given.items()))
+    return dna[0], next(iter(flags), None), tuple(sorted(given.items()))

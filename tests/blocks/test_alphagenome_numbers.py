@@ -177,7 +177,8 @@ def test_the_pair_embedder():
 # The tower: its parts have numbers in tests/layers; here their order.
 
 TOWER = {
-    "depth": 3, "heads": 2, "key_dim": 4, "value_dim": 5, "pair_channels": 6, "pair_heads": 2, "pair_key_dim": 4, "pool": 4,
+    "depth": 3, "heads": 2, "key_dim": 4, "value_dim": 5,
+    "pair_channels": 6, "pair_heads": 2, "pair_key_dim": 4, "pool": 4,
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import torch
 
 import agblocks
 from agblocks.heads.contacts import ContactHead
-from agblocks.heads.scalar import FlatScalarHead, ScalarHead
+from agblocks.heads.scalar import ScalarHead
 from agblocks.heads.tracks import TrackHead
 
 NAN = float("nan")
@@ -60,16 +60,16 @@ def test_no_pool_is_bound_to_a_length(pool, where):
 
 
 def test_flat_keeps_the_order_of_positions():
-    head = FlatScalarHead(3, 6, norm="none").double()
+    head = ScalarHead(3, 6, pool="flatten", norm="none").double()
     wanted = X.transpose(1, 2).reshape(2, 18) @ head.layers[-1].weight.T + head.layers[-1].bias
     torch.testing.assert_close(head(X), wanted)
-    assert FlatScalarHead(3, 6, norm_at="flat").norm.norm.channels == 18
+    assert ScalarHead(3, 6, pool="flatten", norm_at="pooled").norm.norm.channels == 18
 
 
 def test_flat_is_bound_to_a_length_that_the_recipe_states():
     recipe = {
         "recipe": 1, "name": "t", "inputs": {"dna": "B 4 L"}, "nodes": {},
-        "heads": {"y": {"block": "head.scalar_flat", "in": "dna"}},
+        "heads": {"y": {"block": "head.scalar", "in": "dna", "args": {"pool": "flatten"}}},
     }  # fmt: skip
     with pytest.raises(agblocks.RecipeError, match="bound to one length"):
         agblocks.build(recipe)
@@ -79,9 +79,9 @@ def test_flat_is_bound_to_a_length_that_the_recipe_states():
 
 def test_the_published_mpra_head_has_its_parameters():
     """AlphaGenome's: 1536 channels, 3 positions of a 281-bp construct, 1024 hidden units; about 4.72 million."""
-    head = FlatScalarHead(1536, 3, hidden=[1024])
+    head = ScalarHead(1536, 3, pool="flatten", hidden=[1024])
     assert sum(p.numel() for p in head.parameters()) == 2 * 1536 + (3 * 1536 + 1) * 1024 + 1025
-    enformer = FlatScalarHead(1536, 3, hidden=[512, 512], norm_at="flat")
+    enformer = ScalarHead(1536, 3, pool="flatten", hidden=[512, 512], norm_at="pooled")
     assert sum(p.numel() for p in enformer.parameters()) == 2_632_193
 
 

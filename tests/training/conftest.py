@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from training_helpers import QUICK, SMALL, table_and_splits
+
 from agblocks.data import Construct
 from agblocks.training import fit
-from training_helpers import QUICK, SMALL, table_and_splits
 
 
 @pytest.fixture(scope="session")

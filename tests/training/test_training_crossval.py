@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from training_helpers import QUICK, SMALL, table_and_splits
+
 from agblocks.data import fold_groups
 from agblocks.training import RunError, crossval
-from training_helpers import QUICK, SMALL, table_and_splits
 
 
 def test_every_fold_is_held_out_once_and_finished_folds_are_skipped(tmp_path):

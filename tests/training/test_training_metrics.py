@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from agblocks.training import RunError, Score, score
-from agblocks.training.metrics import _bootstrap, ranks
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
+
+from agblocks.training import RunError, Score, score
+from agblocks.training.metrics import _bootstrap, ranks
 
 # Whole numbers: ties are common, and no spread is so small that rounding decides.
 columns = st.integers(3, 30).flatmap(

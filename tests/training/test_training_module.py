@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from training_helpers import SMALL
+
 from agblocks import build
 from agblocks.training import Settings
-
-from training_helpers import SMALL
 
 
 def module_under_test():
@@ -46,7 +46,7 @@ def test_schedules_stay_within_bounds_and_end_low(kind, steps):
     assert all(0 < r <= 0.5 + 1e-9 for r in rates)
     if kind == "constant":
         assert set(rates) == {0.5}
-    else:
+    elif steps > 1:
         assert last == pytest.approx(0.005, rel=1e-6)
     if steps == 200:
         assert max(rates) == pytest.approx(0.5, rel=1e-2)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+
 from agblocks.cli import main
 from agblocks.data import DataError, Table, read_sequences, reverse_complement
 from agblocks.training import RunError, evaluate, load_run, predict, write_predictions
@@ -60,8 +61,9 @@ def test_both_strands_are_the_mean_of_the_two(run_folder):
 def test_an_ensemble_is_the_mean_of_its_members(run_folder, measured, tmp_path):
     from dataclasses import replace
 
-    from agblocks.training import fit
     from training_helpers import QUICK, SMALL
+
+    from agblocks.training import fit
 
     run = fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=1, ensemble=2))
     assert len(run.models) == 2
@@ -84,7 +86,11 @@ def test_tables_are_written_whole(run_folder, tmp_path, suffix):
     predicted = predict(load_run(run_folder), table)
     path = tmp_path / f"out{suffix}"
     write_predictions(path, table, range(3), predicted, ("activity",))
-    frame = pl.read_parquet(path) if suffix == ".parquet" else pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",")
+    frame = (
+        pl.read_parquet(path)
+        if suffix == ".parquet"
+        else pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",")
+    )
     assert frame.columns == ["id", "sequence", "predicted_activity"]
     np.testing.assert_allclose(frame["predicted_activity"].to_numpy(), predicted[:, 0], rtol=1e-4)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -92,7 +98,7 @@ def test_tables_are_written_whole(run_folder, tmp_path, suffix):
 
 def test_where_predictions_cannot_be_written(run_folder, tmp_path):
     table = bare(drawn([30]))
-    with pytest.raises(RunError, match="found suffix '.xlsx'"):
+    with pytest.raises(RunError, match=r"found suffix '\.xlsx'"):
         write_predictions(tmp_path / "a.xlsx", table, [0], np.zeros((1, 1)), ("a",))
     with pytest.raises(RunError, match="cannot be written: No such file or directory"):
         write_predictions(tmp_path / "no" / "a.tsv", table, [0], np.zeros((1, 1)), ("a",))

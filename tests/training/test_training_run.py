@@ -6,12 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from agblocks.training import RunError, load_run, predict, save_run
-from agblocks.training.run import FILE, FORMAT, _metadata_sum, _weights_sum
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from agblocks.training import RunError, load_run, predict, save_run
+from agblocks.training.run import FILE, FORMAT, _metadata_sum, _weights_sum
 
 
 def read(path):
@@ -69,9 +70,11 @@ def test_a_flipped_bit_is_refused(run_folder, tmp_path, place, bit):
     try:
         run = load_run(tmp_path)
     except RunError as error:
-        assert str(tmp_path) in str(error)
+        said = str(error)
     else:  # a bit without meaning: padding of the header
         assert same(run, load_run(run_folder))
+        return
+    assert str(tmp_path) in said
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -88,21 +91,21 @@ def test_tampering_is_refused_with_the_reason(run_folder, tmp_path):
     _, tensors = read(file)
     name = "0/stem.conv.weight" if "0/stem.conv.weight" in tensors else next(n for n in tensors if tensors[n].ndim == 3)
     for change, message in (
-        (dict(tensors={name: tensors[name] + 1}, seal=False), "the weights are not what was written"),
-        (dict(content={"digest": "0123"}, seal=False), "the metadata are not what was written"),
-        (dict(content={"digest": "0123"}), "the digest 0123 is not that of its recipe"),
-        (dict(content={"version": 2}), "format 2; agblocks .* reads 1"),
-        (dict(tensors={name: tensors[name][:-1].clone()}), f"tensor '{name}' is float32 .* but the recipe's model has"),
-        (dict(tensors={name: tensors[name].double()}), f"tensor '{name}' is float64 "),
-        (dict(tensors={name: None}), f"tensor '{name}' is missing"),
-        (dict(tensors={name + "x": tensors[name].clone()}), f"tensor '{name}x' is unknown; did you mean {name}"),
-        (dict(content={"members": 2}), "tensor '1/"),
-        (dict(content={"members": -1}), "damaged metadata: members -1"),
-        (dict(content={"settings": {}}), "damaged metadata: settings: epochs, .* missing"),
-        (dict(content={"construct": []}), "damaged metadata: construct"),
-        (dict(content={"recipe": {"recipe": 1, "nodes": {}}}), "its recipe does not resolve here"),
-        (dict(content={"recipe": 7}), "its recipe"),
-        (dict(content={"extra": 1}), "damaged metadata: extra missing or unknown"),
+        ({"tensors": {name: tensors[name] + 1}, "seal": False}, "the weights are not what was written"),
+        ({"content": {"digest": "0123"}, "seal": False}, "the metadata are not what was written"),
+        ({"content": {"digest": "0123"}}, "the digest 0123 is not that of its recipe"),
+        ({"content": {"version": 2}}, "format 2; agblocks .* reads 1"),
+        ({"tensors": {name: tensors[name][:-1].clone()}}, f"tensor '{name}' is float32 .* but the recipe's model has"),
+        ({"tensors": {name: tensors[name].double()}}, f"tensor '{name}' is float64 "),
+        ({"tensors": {name: None}}, f"tensor '{name}' is missing"),
+        ({"tensors": {name + "x": tensors[name].clone()}}, f"tensor '{name}x' is unknown; did you mean {name}"),
+        ({"content": {"members": 2}}, "tensor '1/"),
+        ({"content": {"members": -1}}, "damaged metadata: members -1"),
+        ({"content": {"settings": {}}}, "damaged metadata: settings: epochs, .* missing"),
+        ({"content": {"construct": []}}, "damaged metadata: construct"),
+        ({"content": {"recipe": {"recipe": 1, "nodes": {}}}}, "its recipe does not resolve here"),
+        ({"content": {"recipe": 7}}, "its recipe"),
+        ({"content": {"extra": 1}}, "damaged metadata: extra missing or unknown"),
     ):
         forge(file, out, **change)
         with pytest.raises(RunError, match=message):
@@ -130,13 +133,17 @@ def test_foreign_and_missing_files(run_folder, tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / FILE)
     with pytest.raises(RunError, match="not a run of agblocks: its metadata hold nothing"):
         load_run(tmp_path)
-    for text, message in (("[" * 100_000, "damaged metadata"), ("[]", "damaged metadata: a list"), ("{}", "format None")):
+    for text, message in (
+        ("[" * 100_000, "damaged metadata"),
+        ("[]", "damaged metadata: a list"),
+        ("{}", "format None"),
+    ):
         save_file({"a": torch.zeros(2)}, tmp_path / FILE, metadata={FORMAT: text})
         with pytest.raises(RunError, match=message):
             load_run(tmp_path)
     (tmp_path / FILE).unlink()
     shutil.copy(run_folder / "started.json", tmp_path)
-    with pytest.raises(RunError, match="started but not finished: `agblocks fit ... --resume`"):
+    with pytest.raises(RunError, match=r"started but not finished: `agblocks fit \.\.\. --resume`"):
         load_run(tmp_path)
 
 

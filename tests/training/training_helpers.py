@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from agblocks.data import simulate_mpra, split_by_fold
 from agblocks.training import Settings
 
@@ -23,7 +24,15 @@ SMALL = {
 }
 
 QUICK = Settings(
-    epochs=3, batch_size=32, lr=1e-2, patience=0, ema=0.9, reverse_complement=0.5, shift=3, shift_mode="roll", device="cpu"
+    epochs=3,
+    batch_size=32,
+    lr=1e-2,
+    patience=0,
+    ema=0.9,
+    reverse_complement=0.5,
+    shift=3,
+    shift_mode="roll",
+    device="cpu",
 )
 
 
