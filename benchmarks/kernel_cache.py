@@ -40,7 +40,7 @@ def main(repeats: int = 8) -> None:
         dna = torch.eye(4)[torch.randint(4, (batch, 256))].mT
         model.eval()
 
-        def ours() -> Tensor:
+        def ours(dna: Tensor = dna) -> Tensor:
             with torch.inference_mode():
                 return model(dna=dna)["encoder"]
 

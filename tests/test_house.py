@@ -65,7 +65,9 @@ HEAVY = ("timm", "x_transformers", "lightning", "torchvision", "sklearn", "polar
 
 def loaded(statement):
     program = f"import sys; {statement}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
-    return set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_importing_loads_nothing_heavy():
@@ -101,7 +103,7 @@ def test_recipe_keys_and_commands():
 
     assert RECIPE_KEYS == ("recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep")
     assert NODE_KEYS == ("block", "recipe", "in", "args", "shape")
-    assert HEAD_KEYS == (*NODE_KEYS, "weight")
+    assert (*NODE_KEYS, "weight") == HEAD_KEYS
     assert sorted(c.name for c in app().registered_commands) == COMMANDS
 
 

@@ -148,7 +148,7 @@ def scores_table(title: str, rows: Sequence[tuple[str, Score]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     for name in ("", "target", "n", "Pearson r", "Spearman rho", "MSE"):
         table.add_column(name, justify="right" if name in ("n", "MSE") else "left")
     for label, s in rows:

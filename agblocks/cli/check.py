@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 
-def check(recipes: Annotated[list[str], typer.Argument(help="recipe files or shipped names", show_default=False)]) -> None:
+def check(
+    recipes: Annotated[list[str], typer.Argument(help="recipe files or shipped names", show_default=False)],
+) -> None:
     """Check recipes without building them; exit status 2 if one is wrong."""
     import sys
 

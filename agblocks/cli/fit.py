@@ -41,7 +41,7 @@ def fit(
     if table.skipped:
         out.mkdir(parents=True, exist_ok=True)
         table.write_skipped(out / "skipped.tsv")
-        print(f"{len(table.skipped)} bad rows left out: {out / 'skipped.tsv'}")
+        print(f"{len(table.skipped)} bad rows left out, listed in {out}/skipped.tsv")
     stored = source  # so that `agblocks evaluate` finds the rows again, from any folder
     if not source.public:
         stored = replace(source, data=tuple(str(Path(file).resolve()) for file in source.data))

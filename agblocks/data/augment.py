@@ -52,9 +52,7 @@ class Augment:
             raise DataError(f"augment: shift is {self.shift!r}, wanted a whole number of bases from 0")
         for name, options in (("fill", get_args(Fill)), ("scope", get_args(Scope))):
             if getattr(self, name) not in options:
-                raise DataError(
-                    f"augment: {name} is {getattr(self, name)!r}, wanted one of {', '.join(options)}"
-                )
+                raise DataError(f"augment: {name} is {getattr(self, name)!r}, wanted one of {', '.join(options)}")
         if self.fill == "flanks" and self.scope == "insert":
             raise DataError("augment: fill='flanks' shifts the whole construct; scope='insert' cannot use it")
 
@@ -64,9 +62,7 @@ class Augment:
         return self.reverse_complement > 0 or (self.shift > 0 and self.shift_probability > 0)
 
 
-def draws(
-    augment: Augment, rows: ArrayLike, *, seed: int, epoch: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def draws(augment: Augment, rows: ArrayLike, *, seed: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """What happens to each row in an epoch: its shift (above 0 is to the right) and whether it is turned.
 
     Shapes: rows (n,) -> (n,) int64, (n,) bool.
@@ -130,9 +126,7 @@ def check_augment(augment: Augment, flank_left: str, flank_right: str, *, padded
     if augment.fill == "flanks" and augment.shift:
         _check_flanks(flank_left, flank_right, augment.shift, augment.shift)
         if padded:
-            raise DataError(
-                "augment: real flanks don't adjoin a padded construct; use fill='n' or no padding"
-            )
+            raise DataError("augment: real flanks don't adjoin a padded construct; use fill='n' or no padding")
 
 
 def _check_flanks(left: str, right: str, before: int, after: int) -> None:

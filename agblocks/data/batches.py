@@ -37,9 +37,7 @@ def plan_batches(
     """
     size = np.asarray(lengths, dtype=np.int64)
     if batch_size < 1 or not 1 <= min_batch <= batch_size + 1:
-        raise DataError(
-            f"batch_size={batch_size}, min_batch={min_batch}: wanted whole numbers from 1, min <= size"
-        )
+        raise DataError(f"batch_size={batch_size}, min_batch={min_batch}: wanted whole numbers from 1, min <= size")
     if small not in get_args(Small):
         raise DataError(f"small is {small!r}, wanted one of {', '.join(get_args(Small))}")
     rows = np.arange(len(size))
@@ -57,9 +55,7 @@ def plan_batches(
                 cut[-1] = np.concatenate([cut[-1], tail])
         batches += cut
     if not batches:
-        raise DataError(
-            f"{len(size)} rows make no batch of at least {min_batch}; add rows, or keep small batches"
-        )
+        raise DataError(f"{len(size)} rows make no batch of at least {min_batch}; add rows, or keep small batches")
     if shuffle:
         order = np.argsort(keys(seed, epoch, np.arange(len(batches)), BATCHES), kind="stable")
     else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from ..errors import AgblocksError
+
 LISTED = 1000
 
 
-class DataError(ValueError):
+class DataError(AgblocksError):
     """Data that cannot be used, said so that it can be mended.
 
     The message says what was found, what was wanted, where (file, row, column), and what would fit.

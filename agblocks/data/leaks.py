@@ -98,8 +98,7 @@ def find_leaks(
         for i, j in _across(members, part):
             lines.setdefault((i, j), f"{rule} {name!r}")
     return [
-        f"{part[i]} {table.where(i)} and {part[j]} {table.where(j)}: {why}"
-        for (i, j), why in sorted(lines.items())
+        f"{part[i]} {table.where(i)} and {part[j]} {table.where(j)}: {why}" for (i, j), why in sorted(lines.items())
     ]
 
 
@@ -147,7 +146,5 @@ def _across(members: Sequence[int], part: Sequence[str]) -> list[tuple[int, int]
             first.setdefault(part[i], i)
     if len(first) < 2:
         return []
-    pairs = {
-        (min(i, j), max(i, j)) for i in members if part[i] for name, j in first.items() if name != part[i]
-    }
+    pairs = {(min(i, j), max(i, j)) for i in members if part[i] for name, j in first.items() if name != part[i]}
     return sorted(pairs)

@@ -73,9 +73,7 @@ class Loader:
         if not len(self.rows):
             raise DataError("no row to load: found an empty selection")
         if self.rows.min() < 0 or self.rows.max() >= len(table):
-            raise DataError(
-                f"rows {self.rows.min()} to {self.rows.max()}, the table has 0 to {len(table) - 1}"
-            )
+            raise DataError(f"rows {self.rows.min()} to {self.rows.max()}, the table has 0 to {len(table) - 1}")
         check_augment(
             self.augment,
             self.construct.flank_left,
@@ -191,8 +189,7 @@ class Loader:
             inputs[self.reverse_input] = torch.from_numpy(turned.astype(np.int64))
         values = self.table.targets[rows]
         targets = {
-            head: torch.from_numpy(np.ascontiguousarray(values[:, columns]))
-            for head, columns in self._columns.items()
+            head: torch.from_numpy(np.ascontiguousarray(values[:, columns])) for head, columns in self._columns.items()
         }
         return {"inputs": inputs, "targets": targets, "index": torch.from_numpy(rows.copy())}
 

@@ -101,9 +101,7 @@ def read_rows(path: str, columns: Sequence[Column]) -> Rows:
             next(records)
         for number, fields, lines in records:
             if lines > 1:
-                bad.append(
-                    BadRow(path, number, f"a quoted field runs over {lines} lines; a lone quote mark?")
-                )
+                bad.append(BadRow(path, number, f"a quoted field runs over {lines} lines; a lone quote mark?"))
             elif len(fields) != len(names):
                 bad.append(BadRow(path, number, f"found {count(len(fields), 'column')}, wanted {len(names)}"))
             else:

@@ -119,9 +119,7 @@ def one_hot(
     return one_hot_codes(encode(sequences), dtype=dtype, ambiguous=ambiguous)
 
 
-def one_hot_codes(
-    codes: Codes, *, dtype: torch.dtype = torch.float32, ambiguous: Ambiguous = "zeros"
-) -> Tensor:
+def one_hot_codes(codes: Codes, *, dtype: torch.dtype = torch.float32, ambiguous: Ambiguous = "zeros") -> Tensor:
     """One-hot from codes, as `one_hot`.
 
     Shapes: (batch, length) uint8 -> (batch, 4, length), contiguous.
@@ -157,9 +155,7 @@ def decode(encoded: Tensor) -> list[str]:
     x = encoded.detach().to("cpu", torch.float32)
     x = x[None] if x.ndim == 2 else x
     if x.ndim != 3 or x.shape[1] != 4:
-        raise DataError(
-            f"found shape {tuple(encoded.shape)}, wanted (batch, 4, length) or (4, length), channels ACGT"
-        )
+        raise DataError(f"found shape {tuple(encoded.shape)}, wanted (batch, 4, length) or (4, length), channels ACGT")
     values = x.numpy()
     present = values != 0
     share = present.sum(axis=1, keepdims=True)

@@ -155,8 +155,7 @@ def simulate_mpra(
         )
     if not 0 < ceiling <= 1 or not 0 < gc < 1 or sites < 0:
         raise DataError(
-            f"simulate_mpra: ceiling={ceiling}, gc={gc}, sites={sites}; wanted 0 < ceiling <= 1, 0 < gc < 1, "
-            "sites >= 0"
+            f"simulate_mpra: ceiling={ceiling}, gc={gc}, sites={sites}; wanted 0 < ceiling <= 1, 0 < gc < 1, sites >= 0"
         )
     rng = np.random.default_rng(seed)
     chances = [(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2]

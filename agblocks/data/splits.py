@@ -70,9 +70,7 @@ def split_by_group(groups: ArrayLike, *, valid: float = 0.1, test: float = 0.1, 
             held += sizes[order[start]]
             start += 1
     if start == len(order):
-        raise DataError(
-            f"{len(labels)} groups are too few for valid={valid}, test={test} and a training part"
-        )
+        raise DataError(f"{len(labels)} groups are too few for valid={valid}, test={test} and a training part")
     return _cut(part[codes] == 1, part[codes] == 2)
 
 

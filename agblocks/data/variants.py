@@ -99,9 +99,7 @@ def cagi5(*, download: bool = True) -> Variants:
             chrom, position, ref, alt, effect, confidence = line.split("\t")
             column = int(position) - (int(region["center"]) - _WIDTH // 2) - 1
             if chrom != region["chr"] or not 0 <= column < _WIDTH:
-                raise DataError(
-                    f"{path}:{number}: {chrom}:{position} lies outside the window of {region['locus']}"
-                )
+                raise DataError(f"{path}:{number}: {chrom}:{position} lies outside the window of {region['locus']}")
             there = decode_codes(windows[locus, column].reshape(1, 1))[0]
             if there != ref:
                 problems.append(f"{name}:{number}: {chrom}:{position} states {ref}, the window has {there}")

@@ -22,8 +22,9 @@ def model_of(entry: Entry) -> Any:
         name: (annotation, ... if entry.defaults[name] is REQUIRED else entry.defaults[name])
         for name, annotation in entry.annotations.items()
     }
-    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False,
-                        protected_namespaces=())
+    config = ConfigDict(
+        strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False, protected_namespaces=()
+    )
     return create_model(entry.name, __config__=config, **fields)
 
 
@@ -77,8 +78,14 @@ def _words(schema: Mapping[str, Any]) -> str:
         return " | ".join(str(option) for option in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
-    names = {"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false",
-             "null": "null", "object": "a mapping"}
+    names = {
+        "integer": "a whole number",
+        "number": "a number",
+        "string": "text",
+        "boolean": "true or false",
+        "null": "null",
+        "object": "a mapping",
+    }
     kind = schema.get("type", "a value")
     if kind == "array":
         return f"a list of {_words(schema.get('items', {}))}"

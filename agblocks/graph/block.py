@@ -21,7 +21,7 @@ class Block(nn.Module):
     entry: ClassVar[Entry]
 
     @classmethod
-    def check(cls, **given: Any) -> None:
+    def check(cls, *_: Any, **__: Any) -> None:  # overridden with parameters of any names
         """Raise `Misfit` where dimensions and arguments, each fine by itself, do not go together.
 
         A block overrides it with the constructor's parameters (heads that must divide channels, a pooling that needs

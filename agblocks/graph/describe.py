@@ -21,7 +21,7 @@ def table(resolved: Resolved, counts: Mapping[str, int] | None = None, inner: bo
     `inner=False` leaves out the nodes inside composites.
     """
     counts = counts if counts is not None else parameters(resolved)
-    rows = [("node", "block", "reads", "shape", "parameters", "sees")]
+    rows: list[tuple[str, ...]] = [("node", "block", "reads", "shape", "parameters", "sees")]
     for name, info in resolved.inputs.items():
         rows.append((name, "input", "", info.shape, "", ""))
     opened: str | None = None
@@ -115,6 +115,8 @@ def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     right = {4, 5}
     return [
-        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]

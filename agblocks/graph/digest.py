@@ -11,7 +11,7 @@ from .dims import Dim, Length
 
 
 def of_input(name: str, axes: tuple[Dim, ...]) -> str:
-    """An input's digest: its name and channels. Lengths don't enter, so a cut or fixed-length model shares its stages."""
+    """An input's digest: its name and channels. Lengths don't enter: a model of one stated length shares its stages."""
     kinds = [axis if isinstance(axis, int) and i == 1 else "*" for i, axis in enumerate(axes)]
     return _hash("input", name, kinds)
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, lcm
-from typing import Union
 
 Number = int | Fraction
 
@@ -138,7 +137,7 @@ class Length:
         return text if len(self.terms) == 1 and not self.constant and "*" not in text else f"({text})"
 
 
-Dim = Union[int, Length]
+Dim = int | Length
 
 
 def _length(counts: Mapping[Atom, Number], constant: Number) -> Dim:

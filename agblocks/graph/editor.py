@@ -12,7 +12,8 @@ from .schema import HEAD_KEYS, RECIPE_KEYS, VERSION
 def json_schema() -> dict[str, Any]:
     """The schema of a recipe file over everything that is registered now."""
     definitions: dict[str, Any] = {}
-    node_blocks, head_blocks = [], []
+    node_blocks: list[str] = []
+    head_blocks: list[str] = []
     for name, entry in entries().items():
         definitions[name] = _entry_schema(entry, definitions)
         (head_blocks if entry.kind == "head" else node_blocks).append(name)
@@ -25,8 +26,12 @@ def json_schema() -> dict[str, Any]:
     def node(blocks: list[str], extra: dict[str, Any], required: list[str]) -> dict[str, Any]:
         closed = {"type": "object", "additionalProperties": False}
         options = [
-            {**closed, "properties": {**common, **extra, **definitions[b]["properties"]},
-             "required": [*required, *definitions[b]["required"]], "description": definitions[b]["description"]}
+            {
+                **closed,
+                "properties": {**common, **extra, **definitions[b]["properties"]},
+                "required": [*required, *definitions[b]["required"]],
+                "description": definitions[b]["description"],
+            }
             for b in blocks
         ]
         options.append({**closed, "properties": {**recipe, **extra}, "required": [*required, "recipe"]})

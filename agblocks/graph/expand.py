@@ -1,4 +1,4 @@
-"""Nodes in topological order, composites and nested recipes expanded on the way, since they see their inputs' shapes."""
+"""Nodes in topological order; composites and nested recipes expand on the way, as they see their inputs' shapes."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def _owner(ref: str, specs: Mapping[str, NodeSpec]) -> str | None:
 def _ordered(graph: Mapping[str, list[str]]) -> list[str]:
     """A topological order as close to the given one as dependencies allow."""
     done: dict[str, None] = {}
-    stack = [(name, False) for name in reversed(graph)]
+    stack = [(name, False) for name in reversed(list(graph))]
     while stack:
         name, ready = stack.pop()
         if ready:

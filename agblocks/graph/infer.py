@@ -68,13 +68,16 @@ def bind(
     for port in ports:
         edge = wired[port.name]
         if len(port.axes) != len(edge.axes) or port.integer != edge.integer:
-            bound.complain(port.name, f"{port.name!r} wants a {port.kind}{' of whole numbers' * (port.integer and len(port.axes) > 1)}"
-                           f" {port.shape}, but {names[port.name]!r} is {edge.shape}")
+            bound.complain(
+                port.name,
+                f"{port.name!r} wants a {port.kind}{' of whole numbers' * (port.integer and len(port.axes) > 1)}"
+                f" {port.shape}, but {names[port.name]!r} is {edge.shape}",
+            )
             continue
         fitting.append(port)
-        for axis, dim in zip(port.axes, edge.axes, strict=True):
+        for axis, size in zip(port.axes, edge.axes, strict=True):
             if axis.symbol in symbols and bound.values.get(axis.symbol) is None:
-                bound.values[axis.symbol] = dim
+                bound.values[axis.symbol] = size
     for port in fitting:
         _check(port, wired[port.name], names[port.name], bound, node)
     for dim in entry.dims:
@@ -83,8 +86,8 @@ def bind(
             port_name = next((p.name for p in fitting for a in p.axes if a.symbol == dim), "")
             bound.complain(
                 port_name,
-                f"{entry.name!r} is bound to one length and needs {dim!r} as a number, but {names.get(port_name, '')!r} has "
-                f"{text(value)}: write the length into the recipe's input, like 'B 4 256'",
+                f"{entry.name!r} is bound to one length and needs {dim!r} as a number, but "
+                f"{names.get(port_name, '')!r} has {text(value)}: write the length into the recipe's input, like 'B 4 256'",
             )
     return bound
 
@@ -109,7 +112,9 @@ def _check(port: Port, edge: EdgeInfo, name: str, bound: Bound, node: str) -> No
     if port.below is not None and edge.below is not None:
         below = port.below.evaluate(bound.values, [])
         if isinstance(below, int) and edge.below > below:
-            bound.complain(port.name, f"{port.name!r} wants whole numbers below {below}, but {name!r} goes to {edge.below - 1}")
+            bound.complain(
+                port.name, f"{port.name!r} wants whole numbers below {below}, but {name!r} goes to {edge.below - 1}"
+            )
 
 
 def dims_of(entry: Entry, bound: Bound) -> dict[str, int | None]:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..errors import RecipeError, near
+from .dims import Dim, number
 from .find import Source, find_from
 from .patch import Inner, Patched, patched
 from .schema import NodeSpec, input_axes
+from .signature import Axis
 from .source import Tree
 from .state import State
 from .wire import given_inputs, path_of, reference
@@ -53,7 +55,11 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
 
     specs = {
         outer(name): replace(
-            inside, name=outer(name), head=False, inputs=_renamed(inside.inputs, outer), path=f"{spec.path} ({inside.path})"
+            inside,
+            name=outer(name),
+            head=False,
+            inputs=_renamed(inside.inputs, outer),
+            path=f"{spec.path} ({inside.path})",
         )
         for name, inside in part.nodes.items()
     }
@@ -80,9 +86,7 @@ def _wiring(state: State, spec: NodeSpec, part: Patched) -> dict[str, str] | Non
         if edge is None:
             return None
         axes, info = input_axes(part.inputs[port]), state.edges[edge]
-        fits = not isinstance(axes, str) and len(axes) == len(info.axes)
-        fits = fits and all(a.symbol or a.evaluate({}, []) == d for a, d in zip(axes, info.axes, strict=True))
-        if not fits:
+        if isinstance(axes, str) or not _fits(axes, info.axes):
             message = f"input {port!r} of the recipe is [{part.inputs[port].value}], but {edge!r} is {info.shape}"
             state.fail(spec, message, tree.mark, path_of(spec, port))
             return None
@@ -94,11 +98,16 @@ def _wiring(state: State, spec: NodeSpec, part: Patched) -> dict[str, str] | Non
     return wired
 
 
+def _fits(axes: tuple[Axis, ...], dims: tuple[Dim, ...]) -> bool:
+    """Whether an edge can stand for an input: a symbol takes any dimension, a number that one."""
+    return len(axes) == len(dims) and all(
+        axis.symbol is not None or number(dim) == int(axis.text) for axis, dim in zip(axes, dims, strict=True)
+    )
+
+
 def _renamed(tree: Tree | None, rename: Callable[[str], str]) -> Tree | None:
     if tree is None:
         return None
     if isinstance(tree.value, str):
         return Tree(rename(tree.value), tree.mark)
     return Tree({port: Tree(rename(edge.value), edge.mark) for port, edge in tree.value.items()}, tree.mark, tree.keys)
-
-

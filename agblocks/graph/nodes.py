@@ -63,6 +63,9 @@ class Pyramid(Mapping[Fraction, Edge]):
             there = ", ".join(map(str, self._tracks)) or "none"
             raise Misfit(f"{self.source!r} has no stage at stride {stride}; it has strides {there}") from None
 
+    def __contains__(self, stride: object) -> bool:
+        return stride in self._tracks
+
     def __iter__(self) -> Iterator[Fraction]:
         return iter(self._tracks)
 

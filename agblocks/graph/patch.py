@@ -147,7 +147,9 @@ def _layers(source: Source, findings: Findings) -> list[Recipe]:
             findings.find(str(error), base.mark, "base")
             raise RecipeError(findings) from None
         if str(here.file) in seen:
-            findings.find(f"{base.value!r} is a base of itself: {' -> '.join(map(_stem, [*seen, here.file]))}", base.mark, "base")
+            findings.find(
+                f"{base.value!r} is a base of itself: {' -> '.join(map(_stem, [*seen, here.file]))}", base.mark, "base"
+            )
             raise RecipeError(findings)
         if len(seen) >= MOST_BASES:
             findings.find(f"more than {MOST_BASES} bases on top of each other", base.mark, "base")
@@ -211,15 +213,20 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
         old = result.inputs.get(name)
         if old is not None and old.value != tree.value:
             note = f"the base has {old.value!r}" + (f" at {old.mark}" if old.mark else "")
-            findings.find(f"input {name!r} exists; change it by 'set: {{inputs.{name}: {tree.value}}}'", tree.mark,
-                          f"inputs.{name}", note)
+            findings.find(
+                f"input {name!r} exists; change it by 'set: {{inputs.{name}: {tree.value}}}'",
+                tree.mark,
+                f"inputs.{name}",
+                note,
+            )
         elif name in result.nodes:
             findings.find(f"{name!r} is a node already", tree.mark, f"inputs.{name}")
         result.inputs[name] = tree
     for name, spec in layer.nodes.items():
         if name in result.nodes:
-            findings.find(f"{name!r} exists already; use 'replace'", spec.mark, spec.path,
-                          f"first at {result.nodes[name].mark}")
+            findings.find(
+                f"{name!r} exists already; use 'replace'", spec.mark, spec.path, f"first at {result.nodes[name].mark}"
+            )
         elif name in result.inputs:
             findings.find(f"{name!r} is an input already", spec.mark, spec.path)
         else:
@@ -250,7 +257,8 @@ class _Claims:
             if same or inside:
                 self.findings.find(
                     f"{word!r} and {other_word!r} in one recipe claim the same node {outer!r}",
-                    mark, f"{word if word != 'new' else 'nodes'}.{node}",
+                    mark,
+                    f"{word if word != 'new' else 'nodes'}.{node}",
                     *([f"{other_word} {other!r} at {other_mark}"] if other_mark else []),
                 )
                 self.disputed |= {node, other}
@@ -353,10 +361,8 @@ def _set_input(name: str, value: Tree, mark: Mark | None, result: Patched, findi
 def with_setting(spec: NodeSpec, rest: str, value: Tree, verb: Verb, findings: Findings) -> NodeSpec:
     """A node with `argument`, `in` or `in.port` set."""
     if rest == "in" or rest.startswith("in."):
-        if not (isinstance(value.value, str) or rest == "in" and value.is_map):
+        if not (isinstance(value.value, str) or (rest == "in" and value.is_map)):
             findings.find(f"an input is an edge's name, not {value.kind}", value.mark, f"set.{spec.name}.{rest}")
             return spec
         return spec.with_input(rest[3:] or None, value, verb)
     return spec.with_arg(rest, value, verb)
-
-

@@ -144,9 +144,7 @@ def _caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _checked(
-    name: str, kind: str, target: Any, signature: str, reach: str | Mapping[str, str], where: str
-) -> Entry:
+def _checked(name: str, kind: str, target: Any, signature: str, reach: str | Mapping[str, str], where: str) -> Entry:
     def refuse(message: str) -> typing.NoReturn:
         raise RegistrationError(f"{where}: {name!r}: {message}")
 
@@ -191,7 +189,9 @@ def _checked(
         if dim not in symbols:
             refuse(f"constructor parameter {dim!r} is no symbol of an input port; arguments are keyword-only")
     known = {"B", *symbols, *arguments}
-    axes: list[Axis] = [a for port in (*ports.inputs, *ports.outputs) for a in (*port.axes, *filter(None, [port.below]))]
+    axes: list[Axis] = [
+        a for port in (*ports.inputs, *ports.outputs) for a in (*port.axes, *filter(None, [port.below]))
+    ]
     chains = _chains(reach, ports)
     try:
         axes += [axis for chain in chains.values() for _, args in _steps(chain) for a in args for axis in parse_axes(a)]
@@ -225,7 +225,7 @@ def _chains(reach: str | Mapping[str, str], ports: Signature) -> dict[str, str]:
     return dict(reach)
 
 
-def _steps(chain: str):
+def _steps(chain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return () if chain == EVERYTHING else parse_chain(chain)
 
 

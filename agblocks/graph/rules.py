@@ -9,7 +9,7 @@ from itertools import count
 from math import gcd, lcm
 from typing import Literal
 
-from .dims import Dim, Length, number
+from .dims import Dim, Length, Number, number
 
 SEARCH = 1 << 16  # candidates looked at before a rule is left in words
 
@@ -48,7 +48,7 @@ class Condition:
         return f"{self.left} must be {'at least' if self.kind == 'at least' else ''} {self.right}".replace("  ", " ")
 
 
-def _at(dim: Dim, values: Mapping[str, int]):
+def _at(dim: Dim, values: Mapping[str, int]) -> Number:
     return dim if isinstance(dim, int) else dim.at(values)
 
 
@@ -195,4 +195,3 @@ def meet(left: Dim, right: Dim, reason: str = "") -> Condition | bool:
     if len(found[1]) == found[0]:
         return True
     return condition if found[1] else False
-

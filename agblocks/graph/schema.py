@@ -197,9 +197,7 @@ def _input_axes(name: str, tree: Tree, findings: Findings) -> bool:
     return problem is None
 
 
-def _node(
-    name: str, tree: Tree, path: str, head: bool, findings: Findings, wired: bool = True
-) -> NodeSpec | None:
+def _node(name: str, tree: Tree, path: str, head: bool, findings: Findings, wired: bool = True) -> NodeSpec | None:
     keys = HEAD_KEYS if head or not wired else NODE_KEYS
     parts = _mapping(tree, path, keys, findings)
     block, recipe = parts.get("block"), parts.get("recipe")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from .dims import Dim, Length, ceil_div, floor_div, number
+from .dims import Dim, ceil_div, floor_div, number
 from .rules import Condition
 
 Values = Mapping[str, Dim | None]
@@ -188,9 +188,7 @@ def _evaluator(tree: ast.AST, text: str, names: list[str]) -> Evaluator:
         if isinstance(tree.op, ast.Mult):
             return lambda values, imposed: _product(left(values, imposed), right(values, imposed), text)
         if isinstance(tree.op, ast.Div):
-            return lambda values, imposed: _exact(
-                left(values, imposed), _number(right(values, imposed), text), imposed
-            )
+            return lambda values, imposed: _exact(left(values, imposed), _number(right(values, imposed), text), imposed)
         if isinstance(tree.op, ast.BitOr) and isinstance(tree.left, ast.Name):
             first = tree.left.id
             return lambda values, imposed: (
@@ -217,9 +215,11 @@ def _number(value: Dim, text: str) -> int:
 
 
 def _product(left: Dim, right: Dim, text: str) -> Dim:
-    if isinstance(left, Length) and isinstance(right, Length):
-        raise ValueError(f"{text.strip()!r} multiplies two lengths")
-    return left * right
+    if isinstance(right, int):
+        return left * right
+    if isinstance(left, int):
+        return right * left
+    raise ValueError(f"{text.strip()!r} multiplies two lengths")
 
 
 def _exact(top: Dim, by: int, imposed: Imposed) -> Dim:

@@ -61,10 +61,10 @@ class Tree:
         """The deepest tree along a path, as far as it goes."""
         here = self
         for step in path:
-            if here.is_map and step in here.value or here.is_list and isinstance(step, int) and step < len(here.value):
-                here = here.value[step]
-            else:
+            inside = here.is_list and isinstance(step, int) and step < len(here.value)
+            if not inside and not (here.is_map and step in here.value):
                 break
+            here = here.value[step]
         return here
 
     def key_mark(self, key: str) -> Mark | None:
@@ -96,7 +96,7 @@ def read_text(source: str, label: str = "recipe") -> Tree:
         for column, character in enumerate(line, 1) if not line.isprintable() else ():
             if not character.isprintable() and character != "\t":
                 mark = Mark(label, number, column)
-                raise RecipeError([Problem(f"control character {ascii(character)} in the text", mark)])
+                raise RecipeError([Problem(f"control character {character!a} in the text", mark)])
     return _Reader(source, label).read()
 
 

@@ -60,10 +60,10 @@ def wiring_of(state: State, entry: Entry, spec: NodeSpec) -> dict[str, str] | No
             good = False
         else:
             wired[port] = edge
-    for port in ports.values():
-        if port.name not in given and not port.optional:
+    for needed in ports.values():
+        if needed.name not in given and not needed.optional:
             need = ", ".join(f"{p.name}: ..." for p in ports.values() if not p.optional)
-            message = f"{entry.name!r} needs an edge at {port.name!r} {port.shape}"
+            message = f"{entry.name!r} needs an edge at {needed.name!r} {needed.shape}"
             state.fail(spec, message, spec.inputs.mark, f"{spec.path}.in", f"in: {{{need}}}")
             good = False
     return wired if good else None

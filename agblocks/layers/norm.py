@@ -131,8 +131,9 @@ class ChannelLayerNorm(LayerNorm):
 def channel_norm(kind: GroupedNorm, channels: int, *, eps: float = 1e-5, statistics: Statistics = "batch") -> nn.Module:
     """A norm over the channels of a track, by name.
 
-    `rms_batch` is AlphaGenome's, `batch` the usual one, `group` has eight channels a group (or as many as divide) and
-    takes its statistics over the whole length too, which a block's `reach` must say; `layer` and `rms` normalise each position over its channels. `statistics` is the mode of `rms_batch`.
+    `rms_batch` is AlphaGenome's, `batch` the usual one, `layer` and `rms` normalise each position over its channels.
+    `group` has eight channels a group (or as many as divide) and takes its statistics over the whole length too, which
+    a block's `reach` must say. `statistics` is the mode of `rms_batch`.
     """
     if kind == "rms_batch":
         return RMSBatchNorm(channels, mode=statistics, eps=eps)

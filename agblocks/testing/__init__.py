@@ -1,7 +1,7 @@
 """Property tests for blocks and recipes, one's own included. See docs/testing.md.
 
-    from agblocks.testing import check_block
-    check_block(MyBlock)
+from agblocks.testing import check_block
+check_block(MyBlock)
 """
 
 from .case import Case, GraphCase

@@ -134,9 +134,7 @@ def _real(metadata: list[Any]) -> st.SearchStrategy[float]:
     low, open_low, high, open_high = _bounds(metadata)
     wanted = (0.0, 0.5, 1.0, 0.1, 0.25, 2.0, 0.9, 8.0, 1e-3)
     fits = [
-        x
-        for x in wanted
-        if (x > low or (x == low and not open_low)) and (x < high or (x == high and not open_high))
+        x for x in wanted if (x > low or (x == low and not open_low)) and (x < high or (x == high and not open_high))
     ]
     if fits:
         return st.sampled_from(fits)

@@ -42,9 +42,7 @@ def _compiled(case: AnyCase, backend: str) -> None:
     torch._dynamo.reset()
 
 
-def _with_gradients(
-    call: Any, inputs: Inputs, module: nn.Module
-) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+def _with_gradients(call: Any, inputs: Inputs, module: nn.Module) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     outputs = run(call, inputs)
     parts = [value.float().square().sum() for value in outputs.values() if value.requires_grad]
     weights = [p for p in module.parameters() if p.requires_grad]

@@ -38,8 +38,9 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract("loss", "the loss is finite and masked", loss, ("head",), ("repeatable", "dtype")),
     Contract("compile", "torch.compile changes nothing", compiled, needs=("repeatable", "inputs"), once=True),
     Contract("export", "torch.export changes nothing", exported, needs=("repeatable", "inputs"), once=True),
-    Contract("inductor", "torch.compile with inductor changes nothing", inductor, needs=("compile",), once=True,
-             slow=True),
+    Contract(
+        "inductor", "torch.compile with inductor changes nothing", inductor, needs=("compile",), once=True, slow=True
+    ),
 )
 
 

@@ -100,9 +100,7 @@ def bind(signature: str, args: Mapping[str, Any], shapes: Mapping[str, Shape]) -
 def outputs(signature: str, args: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """The declared shapes of a block's outputs. Raises Unfit where inputs do not fit, or an output would be empty."""
     values = bind(signature, args, shapes)
-    found = {
-        name: tuple(evaluate(axis, values) for axis in port.axes) for name, port in ports(signature)[1].items()
-    }
+    found = {name: tuple(evaluate(axis, values) for axis in port.axes) for name, port in ports(signature)[1].items()}
     for name, shape in found.items():
         if min(shape, default=1) < 1:
             raise Unfit(f"{name!r} would be {list(shape)}")

@@ -209,8 +209,12 @@ def state_dict(case: AnyCase) -> None:
     fresh = case.build(seed=case.seed + 100)
     fresh.load_state_dict(torch.load(file, weights_only=True), strict=True)
     with torch.no_grad():
-        same(run(module.eval(), inputs), run(fresh.eval(), inputs), "a module and one that loaded its state_dict",
-             lost=[name for name, _ in module.named_buffers() if name not in module.state_dict()])
+        same(
+            run(module.eval(), inputs),
+            run(fresh.eval(), inputs),
+            "a module and one that loaded its state_dict",
+            lost=[name for name, _ in module.named_buffers() if name not in module.state_dict()],
+        )
 
 
 def seed(case: AnyCase) -> None:
@@ -483,4 +487,3 @@ def _batch(inputs: Inputs) -> int:
 def _brief(value: Tensor) -> str:
     flat = value.detach().flatten()[:4].tolist()
     return f"[{', '.join(f'{x:.4g}' for x in flat)}{', ...' if value.numel() > 4 else ''}]"
-

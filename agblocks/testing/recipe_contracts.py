@@ -55,7 +55,7 @@ def pruning(recipe: Recipe) -> None:
     """What no head and no `keep` reads is dropped, and nothing else; a dropped name says how to keep it."""
     resolved = resolve(recipe)
     whole = resolve(recipe, keep=["*"])
-    wanted = {*(resolved.edge(head) for head in resolved.heads), *resolved.keep}
+    wanted = {resolved.edge(name) for name in (*resolved.heads, *resolved.keep)}
     needed = _before(whole, wanted)
     if set(resolved.nodes) != needed:
         raise Broken(f"built but not read, or read but not built: {sorted(set(resolved.nodes) ^ needed)}")
@@ -113,8 +113,9 @@ def cut(recipe: Recipe) -> None:
     resolved = resolve(recipe)
     whole = build(resolved, seed=1).eval()
     state = whole.state_dict()
+    heads = {name: {k: v for k, v in spec.items() if k != "weight"} for name, spec in recipe.get("heads", {}).items()}
+    plain = {**{k: v for k, v in recipe.items() if k != "heads"}, "nodes": {**recipe.get("nodes", {}), **heads}}
     for edge in _some(resolved):
-        plain = {k: v for k, v in recipe.items() if k != "heads"}
         model = build({**plain, "keep": [edge]}, seed=2).eval()
         if model.resolved.info(edge).digest != resolved.info(edge).digest:
             raise Broken(f"{edge!r} has another digest in the model cut there")
@@ -182,7 +183,8 @@ def survives(mutant: Mutant, patience: float = PATIENCE) -> Resolved | RecipeErr
     except RecipeError as error:
         result = error
         for problem in error.problems:
-            if problem.mark is None and not problem.path:
+            # A dict has no lines, and the empty path is the recipe as a whole.
+            if problem.mark is None and not problem.path and isinstance(mutant, str):
                 raise Broken(f"a problem without a place: {problem.message!r}") from None
         if not error.problems:
             raise Broken("a RecipeError without problems") from None

@@ -96,7 +96,7 @@ class Growth:
         fits = [name for name, kind in known.items() if kind == (len(port.axes), port.integer)]
         return fits[::-1][:8]
 
-    def finished(self, draw: st.DrawFn) -> dict[str, Any]:
+    def finished(self, draw: Any) -> dict[str, Any]:
         """The recipe with remarks on shapes, weights and what to keep; it resolves."""
         assume(self.resolved is not None)
         assert self.resolved is not None
@@ -112,7 +112,8 @@ class Growth:
         if not made["heads"]:
             made["keep"] = [draw(st.sampled_from(outputs))]
         elif outputs and draw(st.booleans()):
-            made["keep"] = draw(st.lists(st.sampled_from(outputs), min_size=1, max_size=2, unique=True))
+            several = st.lists(st.sampled_from(outputs), min_size=1, max_size=2, unique=True)
+            made["keep"] = list(draw(several))
         made = {key: part for key, part in made.items() if part != {}}
         resolve(made)
         return made

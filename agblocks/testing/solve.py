@@ -39,9 +39,9 @@ class Solution:
 
     def channels(self, name: str) -> bool:
         """Whether a symbol stands for channels, or else for a length."""
-        return any(
-            axes[1] == symbol(name) for axes in self.axes.values() if len(axes) == 3
-        ) and not any(axes[2] == symbol(name) for axes in self.axes.values() if len(axes) == 3)
+        return any(axes[1] == symbol(name) for axes in self.axes.values() if len(axes) == 3) and not any(
+            axes[2] == symbol(name) for axes in self.axes.values() if len(axes) == 3
+        )
 
     def lengths(self, name: str, low: int = 1, most: int = 8) -> list[int]:
         """The smallest values from `low` on that a symbol may have."""
@@ -65,9 +65,7 @@ def subsets(entry: Entry) -> Iterator[tuple[str, ...]]:
             yield tuple(p.name for p in ports if not p.optional or p.name in chosen)
 
 
-def solve(
-    entry: Entry, args: Mapping[str, Any], ports: tuple[str, ...], dims: Mapping[str, int]
-) -> Solution | None:
+def solve(entry: Entry, args: Mapping[str, Any], ports: tuple[str, ...], dims: Mapping[str, int]) -> Solution | None:
     """What of the ports' shapes is open once the dimensions are numbers; None where these numbers do not fit."""
     names = [s for s in entry.signature.symbols if s not in entry.annotations]
     values: dict[str, Any] = {k: v for k, v in args.items() if v is None or type(v) is int}
@@ -88,8 +86,9 @@ def solve(
             made = outputs(entry, found, wired, "node")
             conditions = next(iter(made.values())).conditions if made else ()
             if not found.wrong and made:
-                return Solution(entry, args, ports, {d: dims[d] for d in entry.dims if d in dims}, axes,
-                                LengthRule(conditions))
+                return Solution(
+                    entry, args, ports, {d: dims[d] for d in entry.dims if d in dims}, axes, LengthRule(conditions)
+                )
     except ValueError:
         pass
     return None
@@ -97,9 +96,7 @@ def solve(
 
 def dims_of(entry: Entry, ports: tuple[str, ...]) -> tuple[str, ...]:
     """The constructor's dimensions that these ports bind."""
-    bound = {
-        axis.symbol for port in entry.signature.inputs if port.name in ports for axis in port.axes if axis.symbol
-    }
+    bound = {axis.symbol for port in entry.signature.inputs if port.name in ports for axis in port.axes if axis.symbol}
     return tuple(dim for dim in entry.dims if dim in bound)
 
 

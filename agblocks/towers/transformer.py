@@ -59,6 +59,8 @@ class Transformer(Block):
             "attn_logit_softclamp_value": cap if cap is not None else 50.0,
             "attn_dropout": dropout, "ff_dropout": dropout, "attn_flash": flash and cap is None,
         }  # fmt: skip
+        if heads == 1:  # x-transformers would leave the output projection out
+            self._settings["attn_project_out"] = True
         self.layers = self._made()
         self.end = role(HookPoint(), "block.out")
 
@@ -85,6 +87,17 @@ class Transformer(Block):
             drawn = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
             for name, tensor in (*self.layers.named_parameters(), *self.layers.named_buffers()):
                 tensor.copy_(drawn[name])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Transformer:
+        """Move with the model, but keep rotary frequencies in float32: in bfloat16 positions blur from 256 on."""
+        before = {name: buffer for name, buffer in self.named_buffers() if name.endswith("inv_freq")}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            now = self.get_buffer(name)
+            if now.dtype in (torch.float16, torch.bfloat16):
+                owner = self.get_submodule(name.rpartition(".")[0])
+                owner.inv_freq = buffer.to(device=now.device, dtype=torch.float32)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.layers(x.transpose(1, 2))).transpose(1, 2)

@@ -55,6 +55,7 @@ def curves(path: str | Path, histories: Sequence[Path]) -> None:
     left.set(xlabel="epoch", ylabel="loss")
     right.set(xlabel="epoch", ylabel="Pearson r")
     for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8)
     _save(figure, path)

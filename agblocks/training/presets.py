@@ -24,10 +24,10 @@ class Preset:
 PRESETS = {
     "mpra_small": Preset(
         recipe="mpra_small",
-        construct="lentimpra:adapters",
+        construct="lentimpra:none",
         settings=Settings(
-            epochs=16, batch_size=64, lr=2e-3, weight_decay=0.05, schedule="onecycle", warmup=0.3, patience=0,
-            ema=0.99, reverse_complement=0.5, shift=15, shift_mode="flanks", strands="both",
+            epochs=15, batch_size=32, lr=1e-2, weight_decay=0.02, schedule="onecycle", warmup=0.15, patience=0,
+            ema=0.99, reverse_complement=0.5, strands="both",
         ),
     ),
 }  # fmt: skip

@@ -210,3 +210,20 @@ def test_a_group_norm_sees_the_whole_length():
     y[..., -1] += 1
     assert not torch.equal(stage(x)[..., 0], stage(y)[..., 0])
     assert stage.expand[1].num_groups == 4
+
+
+def test_rotary_frequencies_are_not_rounded_with_the_model():
+    tower = Transformer(12, depth=1, heads=2, head_dim=32).eval()
+    x = torch.randn(1, 12, 600)
+    wanted = tower(x)
+    tower = tower.bfloat16()
+    assert all(b.dtype == torch.float32 for name, b in tower.named_buffers() if name.endswith("inv_freq"))
+    found = tower(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+
+
+def test_one_head_still_has_an_output_projection():
+    tower = Transformer(12, depth=1, heads=1, head_dim=32).eval()
+    assert tower(torch.randn(2, 12, 5)).shape == (2, 12, 5)
+    assert sum(isinstance(m, nn.Linear) and getattr(m, "role", "") == "attn.out" for m in tower.modules()) == 1

@@ -16,9 +16,7 @@ insert = st.text("ACGTRN", min_size=1, max_size=20)
 
 @st.composite
 def constructs(draw):
-    values = {
-        n: draw(part) for n in ("left", "right", "strip_left", "strip_right", "flank_left", "flank_right")
-    }
+    values = {n: draw(part) for n in ("left", "right", "strip_left", "strip_right", "flank_left", "flank_right")}
     return Construct(**values)
 
 
@@ -117,9 +115,7 @@ def test_lentimpra():
     a, b = LENTIMPRA_ADAPTERS
     row = a + "C" * 200 + b
     assert len(row) == 230
-    lengths = {
-        m: len(lentimpra(m).assemble(row)) for m in ("none", "adapters", "promoter", "promoter_barcode")
-    }
+    lengths = {m: len(lentimpra(m).assemble(row)) for m in ("none", "adapters", "promoter", "promoter_barcode")}
     assert lengths == {"none": 200, "adapters": 230, "promoter": 236, "promoter_barcode": 251}
     whole = lentimpra().assemble(row)
     assert len(whole) == 281 and whole.startswith(row) and lentimpra().insert_span(200) == (15, 215)

@@ -209,9 +209,7 @@ def test_flanks_are_checked_before_training():
 
 def stream(loader, epochs):
     return [
-        (b["index"].tolist(), decode(b["inputs"]["dna"]), loader.state_dict())
-        for _ in range(epochs)
-        for b in loader
+        (b["index"].tolist(), decode(b["inputs"]["dna"]), loader.state_dict()) for _ in range(epochs) for b in loader
     ]
 
 
@@ -277,9 +275,7 @@ def test_rows_that_do_not_fit_are_all_listed():
     table, _ = make()
     with pytest.raises(DataError) as error:
         Loader(table, [1, 2], construct=Construct(length=5))
-    assert str(error.value).startswith(
-        "2 rows cannot be assembled by the construct\n  '1' (row 1): the assembled"
-    )
+    assert str(error.value).startswith("2 rows cannot be assembled by the construct\n  '1' (row 1): the assembled")
     with pytest.raises(DataError, match="empty selection"):
         Loader(table, [])
     with pytest.raises(DataError, match="the table has 0 to 22"):

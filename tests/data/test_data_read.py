@@ -163,9 +163,7 @@ def test_forms_of_files(tmp_path, kind):
         write(tmp_path, text.replace("\t", " \t "))
     else:
         path = str(tmp_path / "t.parquet")
-        pl.DataFrame(
-            {"name": ["a", "b"], "seq": ["ACGT", "ACGA"], "y": [1.0, 2.0], "fold": [0, 1]}
-        ).write_parquet(path)
+        pl.DataFrame({"name": ["a", "b"], "seq": ["ACGT", "ACGA"], "y": [1.0, 2.0], "fold": [0, 1]}).write_parquet(path)
     table = read_table(path, sequence="seq", targets="y", fold="fold", id="name")
     assert table.ids == ("a", "b") and table.sequences == ("ACGT", "ACGA")
     assert table.fold.tolist() == ["0", "1"] and table.targets[:, 0].tolist() == [1, 2]
@@ -174,17 +172,14 @@ def test_forms_of_files(tmp_path, kind):
 
 def test_parquet_rows_are_checked_too(tmp_path):
     path = str(tmp_path / "t.parquet")
-    pl.DataFrame(
-        {"seq": ["AC", None, "AX"], "y": [1.0, float("inf"), None], "fold": [1.0, 2.0, None]}
-    ).write_parquet(path)
+    pl.DataFrame({"seq": ["AC", None, "AX"], "y": [1.0, float("inf"), None], "fold": [1.0, 2.0, None]}).write_parquet(
+        path
+    )
     assert problems(path, id=None) == [
         "t:2: column 'seq': empty sequence; column 'y': target 'inf' is not finite in float32",
-        "t:3: column 'seq', position 2: unknown letter 'X'; column 'y': missing target; "
-        "column 'fold': no fold",
+        "t:3: column 'seq', position 2: unknown letter 'X'; column 'y': missing target; column 'fold': no fold",
     ]
-    assert read_table(path, sequence="seq", targets="y", fold="fold", skip_bad_rows=True).fold.tolist() == [
-        "1"
-    ]
+    assert read_table(path, sequence="seq", targets="y", fold="fold", skip_bad_rows=True).fold.tolist() == ["1"]
 
 
 def test_a_lone_quote_mark_is_found(tmp_path):

@@ -40,7 +40,10 @@ def test_heads_by_default_and_edges_by_name(model):
     out = model(dna=dna(), organism=ORGANISM)
     assert {name: tuple(value.shape) for name, value in out.items()} == {"activity": (2, 1), "profile": (2, 2)}
     out = model(dna=dna(), outputs=["encoder", "encoder.stage2"])
-    assert {name: tuple(value.shape) for name, value in out.items()} == {"encoder": (2, 20, 4), "encoder.stage2": (2, 12, 32)}
+    assert {name: tuple(value.shape) for name, value in out.items()} == {
+        "encoder": (2, 20, 4),
+        "encoder.stage2": (2, 12, 32),
+    }
     assert torch.equal(model(dna(), ORGANISM)["activity"], model(dna=dna(), organism=ORGANISM)["activity"])
 
 
@@ -76,9 +79,15 @@ def test_length_rules_follow_the_outputs(model):
         ({}, "input 'dna' [B 4 L] is missing"),
         ({"dna": torch.zeros(2, 64, 4), "organism": ORGANISM}, "axis 1 of input 'dna' [B 4 L] should be 4, but is 64"),
         ({"dna": torch.zeros(2, 4), "organism": ORGANISM}, "input 'dna' should be [B 4 L], but is [2, 4]"),
-        ({"dna": torch.zeros(3, 4, 64), "organism": ORGANISM}, "axis 0 of input 'organism' [B] whole numbers should be 3, but is 2"),
+        (
+            {"dna": torch.zeros(3, 4, 64), "organism": ORGANISM},
+            "axis 0 of input 'organism' [B] whole numbers should be 3, but is 2",
+        ),
         ({"dna": dna(), "organism": ORGANISM, "rna": dna()}, "the model has no input 'rna'; did you mean dna?"),
-        ({"dna": dna(), "organism": ORGANISM, "outputs": ["encoder.stage9"]}, "there is no output 'encoder.stage9'; did you mean"),
+        (
+            {"dna": dna(), "organism": ORGANISM, "outputs": ["encoder.stage9"]},
+            "there is no output 'encoder.stage9'; did you mean",
+        ),
         ({"dna": dna(), "organism": ORGANISM, "outputs": "activity"}, "outputs should be a list of names"),
     ],
 )

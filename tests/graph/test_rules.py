@@ -19,7 +19,9 @@ DIMS = st.builds(
 CONDITIONS = st.one_of(
     st.builds(lambda d, n: Condition("divides", d, n), DIMS, st.integers(1, 9)),
     st.builds(lambda d, n: Condition("at least", d, n), DIMS, st.integers(1, 40)),
-    st.builds(lambda n, k: Condition("equal", ceil_div(L, n * k) * k, ceil_div(L, n)), st.integers(1, 9), st.integers(1, 5)),
+    st.builds(
+        lambda n, k: Condition("equal", ceil_div(L, n * k) * k, ceil_div(L, n)), st.integers(1, 9), st.integers(1, 5)
+    ),
 )
 
 

@@ -95,7 +95,11 @@ def test_hostile_files_end_in_two_seconds_and_500_mb(tmp_path):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=12,
 )
@@ -122,5 +126,3 @@ def test_python_values_that_are_none():
     nested.append(nested)
     with pytest.raises(RecipeError, match="nested deeper"):
         from_python(nested)
-
-

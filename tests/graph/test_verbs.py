@@ -16,7 +16,7 @@ heads:
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     (tmp_path / "base.yaml").write_text(BASE)
 
@@ -156,7 +156,9 @@ def test_paths_stay_in_the_named_folder(folder, tmp_path):
 
 
 def test_digests_know_what_is_computed_and_nothing_else():
-    renamed = BASE.replace("encoder", "front").replace("front.alphagenome", "encoder.alphagenome").replace("mix", "blend")
+    renamed = (
+        BASE.replace("encoder", "front").replace("front.alphagenome", "encoder.alphagenome").replace("mix", "blend")
+    )
     assert resolve(renamed).digest == resolve(BASE).digest
     lines = BASE.strip().splitlines()
     reordered = "\n".join([*lines[3:], *lines[:3], "# a remark"])

@@ -8,9 +8,6 @@ from agblocks import RecipeError
 from agblocks.testing import RECIPE_CONTRACTS, Broken, profiles, strategies, survives
 from agblocks.testing.mutations import MUTATORS, as_text
 
-SMALL = ("encoder.stack", "tower.layer", "join.add", "join.concat", "pool.max", "crop.center", "conv.up", "conv.block",
-         "embed.organism", "head.scalar", "head.tracks")  # fmt: skip
-
 
 @pytest.mark.parametrize("contract", RECIPE_CONTRACTS, ids=lambda c: c.name)
 @settings(profiles.sparing(60 if profiles.night() else 6))
