@@ -193,7 +193,7 @@ def letters(draw: st.DrawFn, tree: dict[str, Any]) -> Mutant:
 
 def wide(draw: st.DrawFn, tree: dict[str, Any]) -> Mutant:
     """Very many keys or items."""
-    many = draw(st.sampled_from((300, 5000)))
+    many = draw(st.sampled_from((300, 2500)))
     word = draw(st.sampled_from(("nodes", "keep", "inputs", "args")))
     if word == "keep":
         tree["keep"] = ["*"] * many

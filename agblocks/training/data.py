@@ -15,7 +15,8 @@ from lightning.pytorch import LightningDataModule  # noqa: E402
 
 
 class Batches(LightningDataModule):
-    """Training rows shuffled and augmented by (seed, epoch, row), validation rows as they are; targets scaled.
+    """Training rows shuffled and augmented by (seed, epoch, row), validation rows as they will be predicted, so
+    on both strands where that is asked for; targets scaled.
 
     Test rows are not here: nothing that trains can reach them. A last training batch of one row joins the one
     before, because a batch norm over vectors cannot use it.
@@ -31,10 +32,14 @@ class Batches(LightningDataModule):
             shuffle=True, seed=seed, augment=settings.augment, small="merge", ambiguous=settings.ambiguous,
             reverse_input=FLAG if wiring.reverse is not None else None,
         )  # fmt: skip
-        self.valid = loader(table, splits.valid, construct, wiring, settings) if len(splits.valid) else None
+        self.valid = [
+            loader(table, splits.valid, construct, wiring, settings, turned=turned)
+            for turned in settings.shown_strands
+            if len(splits.valid)
+        ]
 
     def train_dataloader(self) -> Loader:
         return self.train
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        return [] if self.valid is None else self.valid
+    def val_dataloader(self) -> list[Loader]:
+        return self.valid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Demo:
 def demo(out: str | Path, data: str = "auto", *, resume: bool = False, say: Callable[[str], None] = print) -> Demo:
     """Train `mpra_small` with its preset, fit ridge on the same rows, score both on the same held-out fold.
 
-    data: "auto" takes the lentiMPRA sample where it can be had (AGBLOCKS_DATA, ../shared/data, a download) and the
+    data: "auto" takes the lentiMPRA sample where it can be had (the folder AGBLOCKS_DATA, pooch's cache, a download) and the
     simulated assay otherwise, and says which. A finished demo is trained anew unless `resume`.
     Costs: under four minutes on two cores.
     """
@@ -45,10 +44,6 @@ def demo(out: str | Path, data: str = "auto", *, resume: bool = False, say: Call
     chosen = PRESETS["mpra_small"]
     source, table, title = _rows(data, say)
     settings, around = chosen.settings, read_construct(chosen.construct if source.data == (REAL,) else "none")
-    if source.data == (SIMULATED,):
-        from dataclasses import replace
-
-        settings = replace(settings, shift_mode="n")  # the simulated assay has no plasmid around it
     splits = split(source, table)
     say(f"{title}: {len(splits.train):,} rows train, {len(splits.valid)} validate, {len(splits.test)} are held out")
     run = fit(
@@ -70,9 +65,6 @@ def demo(out: str | Path, data: str = "auto", *, resume: bool = False, say: Call
 
 def _rows(data: str, say: Callable[[str], None]) -> tuple[Source, Table, str]:
     if data != SIMULATED:
-        beside = Path("..", "shared", "data")
-        if beside.is_dir():
-            os.environ.setdefault("AGBLOCKS_DATA", str(beside))
         source = Source((REAL,))
         try:
             return source, read_data(source), PUBLIC[REAL].title

@@ -47,7 +47,7 @@ class Fitting(LightningModule):
         self.valid: dict[str, float] = {}
         self.train_loss = math.nan
         self._losses: list[tuple[Tensor, int]] = []
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[list[tuple[Tensor, Tensor]]] = []
 
     @property
     def best(self) -> GraphModel:
@@ -84,18 +84,21 @@ class Fitting(LightningModule):
     # Validation
 
     def on_validation_epoch_start(self) -> None:
-        self._seen.clear()
+        self._seen = [[] for _ in range(len(self.settings.shown_strands))]
         self._held: list[tuple[Tensor, int]] = []
 
-    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         model = self.best
         loss, outputs = self._loss(model, batch, dict.fromkeys((*model.loss_outputs, *self.wiring.heads)))
         self._held.append((loss, len(batch["index"])))
         heads = self.wiring.heads
-        self._seen.append(tuple(torch.cat([of[h].float() for h in heads], 1) for of in (outputs, batch["targets"])))  # type: ignore[arg-type]
+        made, wanted = (torch.cat([of[h].float() for h in heads], 1) for of in (outputs, batch["targets"]))
+        self._seen[dataloader_idx].append((made, wanted))
 
     def on_validation_epoch_end(self) -> None:
-        parts = (torch.cat(part).cpu().double().numpy() for part in zip(*self._seen, strict=True))
+        strands = [[torch.cat(part) for part in zip(*seen, strict=True)] for seen in self._seen]
+        made, wanted = torch.stack([made for made, _ in strands]).mean(0), strands[0][1]  # rows in one order
+        parts = (part.cpu().double().numpy() for part in (made, wanted))
         predicted, observed = (part * self._deviations + self._means for part in parts)
         scores = score(predicted, observed, self._order)
         means = {m: _average([getattr(s, m) for s in scores]) for m in ("pearson", "spearman", "mse")}

@@ -98,6 +98,11 @@ class Settings:
         """The augmentation of training rows."""
         return Augment(self.reverse_complement, self.shift, self.shift_probability, self.shift_mode, self.shift_scope)
 
+    @property
+    def shown_strands(self) -> tuple[bool, ...]:
+        """For each time that a sequence is shown in evaluation: whether it is turned."""
+        return (False, True) if self.strands == "both" else (False,)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` gives the same settings back."""
         return asdict(self)

@@ -16,7 +16,7 @@ def test_random_recipes(contract, recipe):
     contract.check(recipe)
 
 
-@settings(profiles.sparing(2000 if profiles.night() else 120))
+@settings(profiles.sparing(2000 if profiles.night() else 80))
 @given(data=st.data())
 def test_mutations(data):
     recipe = data.draw(st.shared(strategies.recipes(), key="recipe"))
