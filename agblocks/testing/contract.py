@@ -16,6 +16,7 @@ from . import profiles
 from .case import AnyCase
 from .shrink import smallest
 
+MODULES = 40  # in what is compiled: compiling takes as long as there are modules
 KINDS = ("block", "head", "composite")
 
 
@@ -130,9 +131,9 @@ def _few(contract: Contract, entry: Entry, strategy: st.SearchStrategy[AnyCase],
         found = sample(strategy)
     except Unsatisfiable:
         return _unbuilt(contract, entry)
+    modest = [case for case in found if _size(case)[0] <= MODULES] or found[:1]
     for index in range(many):
-        middle = len(found) // (4 if entry.kind == "composite" else 2)
-        typical = found[max(0, middle - index)]
+        typical = modest[max(0, len(modest) * 2 // 3 - index)]
         if error := _error(contract, typical):
             for case in found[:2]:  # the smallest
                 if smaller := _error(contract, case):

@@ -10,7 +10,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-CI, NIGHT = 8, 200  # examples of a contract; a contract that compiles takes fewer
+CI, NIGHT = 5, 200  # examples of a contract; a contract that compiles takes fewer
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
 

@@ -66,13 +66,10 @@ def test_without_the_package_the_name_is_unknown():
 def test_a_broken_plugin_warns_names_itself_and_stops_nothing(installed, tmp_path):
     (tmp_path / "broken_plugin.py").write_text("import no_such_library\n")
     write_info(tmp_path, "broken_plugin", "broken = broken_plugin")
-    done = run(USE, tmp_path, installed)
+    done = run("from agblocks.graph.registry import entries; print('tiny.scale' in entries())", tmp_path, installed)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["60.0", "checked"]
-    message = (
-        "plug-in 'broken' (broken_plugin) registers no blocks: ModuleNotFoundError: No module named 'no_such_library'"
-    )
-    assert message in done.stderr
+    assert done.stdout.strip() == "True"
+    assert "plug-in 'broken' (broken_plugin) registers no blocks: ModuleNotFoundError: No module" in done.stderr
 
 
 def test_a_name_registered_twice_is_refused_with_both_places(installed, tmp_path):

@@ -20,8 +20,10 @@ def test_healthy_blocks_pass(make):
 
 @pytest.mark.parametrize(("make", "contract"), planted.BUGS.items(), ids=[f.__name__ for f in planted.BUGS])
 def test_each_planted_bug_is_found_by_its_contract_alone(make, contract):
+    costly = {"compile", "export"} - {contract}
+    quick = [c.name for c in CONTRACTS if not c.slow and c.name not in costly]
     with pytest.raises(BlockBroken) as caught:
-        check_block(make())
+        check_block(make(), contracts=quick)
     assert [found.contract.name for found in caught.value.found] == [contract]
     (found,) = caught.value.found
     # The line to paste shows it again.
@@ -32,7 +34,6 @@ def test_each_planted_bug_is_found_by_its_contract_alone(make, contract):
     assert str(again.value).splitlines()[0][:40] in str(found)
     # Minimal: as small as the bug allows.
     assert max(size for shape in found.case.shapes.values() for size in shape) <= 4
-    print(found)
 
 
 def test_a_length_that_does_not_work_is_found():

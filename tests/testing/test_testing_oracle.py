@@ -79,7 +79,7 @@ def test_fixed_arguments():
             assert (case.full_args["kernel"], case.full_args["growth"]) == (7, 1)
 
         check()
-        with pytest.raises(ValueError, match="'good.conv' has no argument 'colour'"):
+        with pytest.raises(ValueError, match=r"'good\.conv' has no argument 'colour'"):
             strategies.arguments(entry, {"colour": 1})
 
 
