@@ -70,6 +70,7 @@ def bars(path: str | Path, labels: Sequence[str], series: Mapping[str, Sequence[
         axis.bar(places, values, width, label=name, color=color)
     axis.set_xticks(range(len(labels)), labels)
     axis.set_ylabel(ylabel)
+    axis.margins(y=0.2)  # room for the legend
     axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
