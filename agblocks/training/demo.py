@@ -34,8 +34,8 @@ class Demo:
 def demo(out: str | Path, data: str = "auto", *, resume: bool = False, say: Callable[[str], None] = print) -> Demo:
     """Train `mpra_small` with its preset, fit ridge on the same rows, score both on the same held-out fold.
 
-    data: "auto" takes the lentiMPRA sample where it can be had (the folder AGBLOCKS_DATA, pooch's cache, a download) and the
-    simulated assay otherwise, and says which. A finished demo is trained anew unless `resume`.
+    data: "auto" takes the lentiMPRA sample where it can be had (the folder AGBLOCKS_DATA, pooch's cache, a download)
+        and the simulated assay otherwise, and says which. A finished demo is trained anew unless `resume`.
     Costs: under four minutes on two cores.
     """
     begun = time.monotonic()
