@@ -1,6 +1,5 @@
-"""Shared by all tests: the hypothesis profile, and where real data lies."""
+"""Shared by all tests: the hypothesis profiles (`make fuzz` takes the long one)."""
 
-from hypothesis import settings
+from agblocks.testing import profiles
 
-settings.register_profile("ci", derandomize=True, max_examples=40, deadline=None)
-settings.load_profile("ci")
+profiles.register()

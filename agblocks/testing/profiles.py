@@ -10,13 +10,14 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-CI, NIGHT = 5, 200  # examples of a contract; a contract that compiles takes fewer
+ORDINARY, NIGHT = 40, 200  # examples of a test by day and by night
+CI = 5  # examples of a contract by day: there are many contracts; one that compiles takes fewer
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
 
 
 def register(default: str = "ci") -> None:
     """Register both profiles and load `HYPOTHESIS_PROFILE`, or else the default."""
-    settings.register_profile("ci", derandomize=True, max_examples=CI, deadline=None, suppress_health_check=QUIET)
+    settings.register_profile("ci", derandomize=True, max_examples=ORDINARY, deadline=None, suppress_health_check=QUIET)
     settings.register_profile("night", max_examples=NIGHT, deadline=None, suppress_health_check=QUIET)
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", default))
 

@@ -108,10 +108,12 @@ def near_sizes(first: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 
 def refusal(solution: Solution) -> str | None:
-    """Why the constructor does not take these arguments, or None. Other than ValueError, exceptions are raised."""
+    """Why `check` or the constructor does not take these arguments, or None. Other than ValueError, errors are raised."""
+    entry = solution.entry
     try:
+        entry.target.check(**{name: solution.dims.get(name) for name in entry.dims}, **solution.args)
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            solution.entry.target(**solution.dims, **solution.args)
+            entry.target(**solution.dims, **solution.args)
     except (AgblocksError, ValueError) as error:
         return str(error)
     return None
