@@ -37,7 +37,8 @@ class Problem:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        head = ": ".join(part for part in (str(self.mark or ""), self.path, self.message) if part)
+        path = "".join(c if c.isprintable() else "?" for c in self.path)
+        head = ": ".join(part for part in (str(self.mark or ""), path, self.message) if part)
         caret = [self.mark.caret()] if self.mark and self.mark.text else []
         return "\n".join([head, *caret, *(f"  {note}" for note in self.notes)])
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,29 +93,32 @@ def read_text(source: str, label: str = "recipe") -> Tree:
     """The tree of a text; `label` stands for the file in messages."""
     if len(source) > LARGEST_FILE:
         raise RecipeError([Problem(f"{label} is larger than {LARGEST_FILE // 1024} KiB, which no recipe needs")])
-    for number, line in enumerate(source.splitlines(), 1):
-        for column, character in enumerate(line, 1) if not line.isprintable() else ():
+    for number, line in enumerate(source.split("\n"), 1):  # not splitlines, which swallows stranger separators
+        for column, character in enumerate(line.removesuffix("\r"), 1) if not line.isprintable() else ():
             if not character.isprintable() and character != "\t":
                 mark = Mark(label, number, column)
                 raise RecipeError([Problem(f"control character {character!a} in the text", mark)])
     return _Reader(source, label).read()
 
 
-def from_python(value: Any, path: str = "recipe", depth: int = 0) -> Tree:
+def from_python(value: Any, path: str = "recipe", depth: int = 0, values: Iterator[int] | None = None) -> Tree:
     """The tree of a Python value of the same form as a recipe; it has no marks."""
+    values = values or count()
 
     def refuse(what: str) -> RecipeError:
         return RecipeError([Problem(what, path=path)])
 
+    if next(values) > MOST_VALUES:
+        raise refuse(f"more than {MOST_VALUES} values, which no recipe needs")
     if depth > DEEPEST:
         raise refuse(f"nested deeper than {DEEPEST}")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise refuse(f"a key should be text, not {shown(key)}")
-        return Tree({key: from_python(child, f"{path}.{key}", depth + 1) for key, child in value.items()})
+        return Tree({key: from_python(child, f"{path}.{key}", depth + 1, values) for key, child in value.items()})
     if isinstance(value, list | tuple):
-        return Tree([from_python(child, f"{path}[{i}]", depth + 1) for i, child in enumerate(value)])
+        return Tree([from_python(child, f"{path}[{i}]", depth + 1, values) for i, child in enumerate(value)])
     if value is None or isinstance(value, bool | int | float | str):
         if message := _unfit(value):
             raise refuse(message)
@@ -143,7 +147,7 @@ class _Reader:
 
     def __init__(self, source: str, label: str, fixed: Mark | None = None):
         self.source, self.label, self.fixed = source, label, fixed
-        self.lines = source.splitlines() or [""]
+        self.lines = [line.removesuffix("\r") for line in source.split("\n")]
 
     def mark(self, at: Any) -> Mark:
         if self.fixed is not None:

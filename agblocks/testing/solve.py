@@ -108,7 +108,7 @@ def near_sizes(first: Mapping[str, int]) -> Iterator[dict[str, int]]:
 
 
 def refusal(solution: Solution) -> str | None:
-    """Why `check` or the constructor does not take these arguments, or None. Other than ValueError, errors are raised."""
+    """Why `check` or the constructor refuses these arguments, or None. Errors other than ValueError are raised."""
     entry = solution.entry
     try:
         entry.target.check(**{name: solution.dims.get(name) for name in entry.dims}, **solution.args)

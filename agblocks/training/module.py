@@ -141,7 +141,7 @@ def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -
         final = 1 / (25 * max(settings.final_lr, 1e-6))
         return OneCycleLR(
             optimizer, settings.lr, total_steps=steps + 1, pct_start=max(settings.warmup, 1 / steps), div_factor=25,
-            final_div_factor=final, cycle_momentum=False,
+            final_div_factor=final,
         )  # fmt: skip
 
     def factor(step: int) -> float:

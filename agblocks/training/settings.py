@@ -24,7 +24,7 @@ class Settings:
 
     epochs, batch_size, lr, weight_decay: of AdamW; norms and biases don't decay.
     schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
-        onecycle (up over `warmup`, then down to `final_lr` * lr).
+        onecycle (up over `warmup`, then down to `final_lr` * lr; AdamW's first beta moves against it, .95 to .85).
     clip: largest norm of the gradient, 0 for none.
     patience: epochs without a better validation score before training stops, 0 to go through all epochs. The best
         epoch's weights are kept either way.
