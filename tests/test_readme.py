@@ -18,7 +18,7 @@ def block(start):
     return found
 
 
-@pytest.fixture()
+@pytest.fixture
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(block("# mine.yaml"))
@@ -38,7 +38,10 @@ def test_the_python_example(mine):
 
     model = build(mine, "encoder.channels=32")
     out = model(dna=torch.zeros(2, 4, 200), outputs=["activity", "encoder.stage2"])
-    assert {name: tuple(value.shape) for name, value in out.items()} == {"activity": (2, 1), "encoder.stage2": (2, 48, 100)}
+    assert {name: tuple(value.shape) for name, value in out.items()} == {
+        "activity": (2, 1),
+        "encoder.stage2": (2, 48, 100),
+    }
 
 
 def test_the_ablation(tmp_path):
@@ -66,7 +69,10 @@ def test_the_shipped_recipes_resolve_and_are_named():
 
 def test_published_parameter_counts():
     counts = describe.parameters(resolve("alphagenome"))
-    of = {top: sum(n for name, n in counts.items() if name.partition(".")[0] == top) for top in ("encoder", "tower", "decoder")}
+    of = {
+        top: sum(n for name, n in counts.items() if name.partition(".")[0] == top)
+        for top in ("encoder", "tower", "decoder")
+    }
     assert of == {"encoder": 89_972_992, "tower": 191_801_088, "decoder": 111_501_447}
     heads = resolve("alphagenome").heads
     assert sum(n for name, n in counts.items() if name not in heads) == 403_918_983

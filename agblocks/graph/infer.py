@@ -87,7 +87,7 @@ def bind(
             bound.complain(
                 port_name,
                 f"{entry.name!r} is bound to one length and needs {dim!r} as a number, but "
-                f"{names.get(port_name, '')!r} has {text(value)}: write the length into the recipe's input, like 'B 4 256'",
+                f"{names.get(port_name, '')!r} has {text(value)}: state the length of the recipe's input, 'B 4 256'",
             )
     return bound
 

@@ -191,7 +191,9 @@ def _checked(name: str, kind: str, target: Any, signature: str, reach: str | Map
     always = {axis.symbol for port in ports.inputs if not port.optional for axis in port.axes}
     for parameter in positional if dims else ():
         if parameter.name not in always and parameter.default is not None:
-            refuse(f"constructor parameter {parameter.name!r} is bound by optional ports only: give it the default None")
+            refuse(
+                f"constructor parameter {parameter.name!r} is bound by optional ports only: give it the default None"
+            )
     known = {"B", *symbols, *arguments}
     axes: list[Axis] = [
         a for port in (*ports.inputs, *ports.outputs) for a in (*port.axes, *filter(None, [port.below]))
