@@ -88,7 +88,12 @@ def _words(schema: Mapping[str, Any]) -> str:
     }
     kind = schema.get("type", "a value")
     if kind == "array":
-        return f"a list of {_words(schema.get('items', {}))}"
+        sizes = [
+            f"{word} {schema[key]}"
+            for key, word in (("minItems", "at least"), ("maxItems", "at most"))
+            if key in schema
+        ]
+        return f"a list of {' and '.join([*sizes, _words(schema.get('items', {}))])}"
     bounds = [
         f"{sign} {schema[key]}"
         for key, sign in (("exclusiveMinimum", ">"), ("minimum", ">="), ("exclusiveMaximum", "<"), ("maximum", "<="))

@@ -77,7 +77,7 @@ def _box(node: str, inner: bool) -> str:
 
 
 def _id(name: str) -> str:
-    return name.replace(".", "_")
+    return name.replace("_", "__").replace(".", "_")
 
 
 def _row(resolved: Resolved, counts: Mapping[str, int], node: ResolvedNode, indent: str) -> tuple[str, ...]:

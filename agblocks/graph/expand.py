@@ -10,9 +10,9 @@ from typing import Any
 from ..errors import Mark, Misfit, near
 from .infer import bind
 from .nested import open_nested
-from .nodes import Edge, Member, Nodes, Pyramid
-from .patch import Inner, split_setting, with_setting
-from .place import MOST_NODES, check_remark, place, report
+from .nodes import MOST_NODES, Edge, Member, Nodes, Pyramid
+from .patch import Inner, is_wiring, nested_source, split_setting, with_setting
+from .place import check_remark, place, report
 from .registry import Entry
 from .schema import NodeSpec, Verb
 from .source import Tree, from_python
@@ -26,7 +26,7 @@ def reads(name: str, specs: Mapping[str, NodeSpec], inner: Inner) -> list[str]:
     """The nodes among `specs` that one reads, verbs on its inside included."""
     below = inner.of(name)
     trees = [specs[name].inputs, *(spec.inputs for spec in below.replace.values())]
-    trees += [tree for key, (tree, _) in below.set.items() if ".in" in key]
+    trees += [tree for key, (tree, _) in below.set.items() if is_wiring(key)]
     refs = [ref for tree in trees if tree is not None for ref in _refs(tree)]
     owners = (_owner(ref, specs) for ref in refs)
     return list(dict.fromkeys(owner for owner in owners if owner is not None and owner != name))
@@ -50,8 +50,21 @@ def process(state: State, specs: Mapping[str, NodeSpec], inner: Inner, wanted: I
     for name in _ordered(graph):
         if name in wanted:
             _node(state, specs[name], inner, depth)
-        elif specs[name].block is not None and (entry := entry_of(state, specs[name])) is not None:
-            arguments_of(state, entry, specs[name])
+        else:
+            _alone(state, specs[name])
+
+
+def _alone(state: State, spec: NodeSpec) -> None:
+    """A node that nothing reads is dropped, but its block and arguments, or the recipe it names, are checked."""
+    if spec.recipe is None:
+        entry = entry_of(state, spec)
+        if entry is not None:
+            arguments_of(state, entry, spec)
+        return
+    try:
+        nested_source(spec, spec.origin or state.source)
+    except LookupError as error:
+        state.fail(spec, str(error), spec.recipe.mark, f"{spec.path}.recipe")
 
 
 def _node(state: State, spec: NodeSpec, inner: Inner, depth: int) -> None:
@@ -101,17 +114,28 @@ def _composite(
 
 
 def _nested(state: State, spec: NodeSpec, inner: Inner, depth: int) -> None:
+    assert spec.recipe is not None
+    if spec.head:
+        message = "a head is a block with a loss, not a recipe; nest the recipe under 'nodes'"
+        state.fail(spec, message, spec.recipe.mark, f"{spec.path}.recipe")
+        return
     part = open_nested(state, spec)
     if part is None:
         return
+    for name in (*inner.replace, *inner.remove):  # an outer verb stands over the nested recipe's own
+        part.inner.forget(name)
+        part.inner.done(name)
+    theirs = set(part.inner.names())
     verbs = Inner(
         {**part.inner.replace, **inner.replace}, {**part.inner.remove, **inner.remove}, {**part.inner.set, **inner.set}
     )
     outside, state.source = state.source, part.source
     _inside(state, spec, part.specs, verbs, depth)
     state.source = outside
-    for name in set(inner.names()) - set(verbs.names()):
+    left = set(verbs.names())
+    for name in set(inner.names()) - left:
         inner.done(name)
+    unanswered(state, verbs.only(theirs & left), [spec.name.partition(".")[0]])
     prefix = f"{spec.name}."
     stages = [edge for name, edges in state.stages.items() if name.startswith(prefix) for edge in edges]
     ports = {"out": f"{prefix}{part.heads[0]}"} if len(part.heads) == 1 else {}
@@ -185,7 +209,8 @@ def _member(member: Member, spec: NodeSpec) -> NodeSpec:
 
 
 def _refs(tree: Tree) -> list[str]:
-    return [tree.value] if isinstance(tree.value, str) else [edge.value for edge in tree.value.values()]
+    edges = tree.value.values() if tree.is_map else [tree]
+    return [edge.value for edge in edges if isinstance(edge.value, str)]
 
 
 def _owner(ref: str, specs: Mapping[str, NodeSpec]) -> str | None:

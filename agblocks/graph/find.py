@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ..errors import Problem, RecipeError, near
+from ..errors import Problem, RecipeError, near, shown
 from .source import Tree, read_file
 
 
@@ -41,27 +41,37 @@ def shipped() -> dict[str, Path]:
 def find(name: str | Path) -> Source:
     """The recipe a user names: a path, else a shipped name."""
     path = Path(name)
-    if path.is_file():
+    if _is_file(path):
         return _open(path.resolve(), str(name), path.resolve().parent)
     if str(name) in shipped():
         return _shipped(str(name))
     looks_like_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     kind = "file" if looks_like_path else "shipped recipe"
-    raise RecipeError([Problem(f"there is no {kind} {str(name)!r}; {near(str(name), shipped())}")])
+    raise RecipeError([Problem(f"there is no {kind} {shown(str(name))}; {near(str(name), shipped())}")])
 
 
 def find_from(name: str, source: Source) -> Source:
     """The recipe that another one names in `base` or `recipe`. Raises LookupError with the reason."""
     if source.root is not None and source.file is not None:
-        path = (source.file.parent / name).resolve()
-        for candidate in (path, path.with_name(f"{path.name}.yaml")) if path.name else ():
-            if candidate.is_file():
+        folder = source.file.parent
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if _is_file(candidate):
+                candidate = candidate.resolve()
                 if not candidate.is_relative_to(source.root):
                     raise LookupError(f"{name!r} lies outside {source.root.name!r}, the folder of the recipe you named")
                 return _open(candidate, str(candidate.relative_to(source.root)), source.root)
     if name in shipped():
         return _shipped(name)
-    raise LookupError(f"there is no recipe {name!r} beside this one or among the shipped ones; {near(name, shipped())}")
+    raise LookupError(
+        f"there is no recipe {shown(name)} beside this one or among the shipped ones; {near(name, shipped())}"
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a NUL in it
+        return False
 
 
 def _shipped(name: str) -> Source:

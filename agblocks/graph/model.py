@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, near
+from ..errors import InputError, near, shown
 from .block import Head
 from .dims import Length, number
 from .nodes import stride_of
@@ -68,6 +68,8 @@ class GraphModel(nn.Module):
         if isinstance(outputs, str):
             raise InputError(f"outputs should be a list of names, not the text {outputs!r}")
         key = None if outputs is None else tuple(outputs)
+        if key is not None and not all(isinstance(name, str) for name in key):
+            raise InputError(f"outputs should be a list of names, not {shown(outputs)}")
         plan = self._plans.get(key) or self._plan(key)
         if positional:
             inputs = self._named(positional, inputs)
@@ -135,6 +137,9 @@ class GraphModel(nn.Module):
     # Which inputs
 
     def _admit(self, key: tuple[str, ...] | None, plan: Plan, inputs: Mapping[str, Tensor]) -> None:
+        for name, value in inputs.items():
+            if not isinstance(value, Tensor):
+                raise InputError(f"input {name!r} should be a tensor, not {type(value).__name__}")
         shapes = (key, *((name, value.shape) for name, value in inputs.items()))
         if shapes in self._admitted:
             return
@@ -160,6 +165,8 @@ class GraphModel(nn.Module):
                 if known is None:
                     assert isinstance(wanted, Length)
                     known = values.setdefault(wanted.symbols[0], size)
+                if size == 0 and axis > 1:
+                    raise InputError(f"axis {axis} of input {name!r} {info.shape} is empty")
                 if known != size:
                     raise InputError(f"axis {axis} of input {name!r} {info.shape} should be {known}, but is {size}")
         rule = self.resolved.rule(edge for _, edge in plan.outputs)

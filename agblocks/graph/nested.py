@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 
 from ..errors import RecipeError, near
 from .dims import Dim, number
-from .find import Source, find_from
-from .patch import Inner, Patched, patched
+from .find import Source
+from .patch import Inner, Patched, is_wiring, nested_source, patched
 from .schema import NodeSpec, input_axes
 from .signature import Axis
 from .source import Tree
 from .state import State
 from .wire import given_inputs, path_of, reference
+
+MOST_NESTED = 64
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
     """Read a nested recipe and give its nodes their names and wiring; None with findings."""
     tree = spec.recipe
     assert tree is not None
+    state.opened += 1
+    if state.opened > MOST_NESTED:
+        state.fail(spec, f"more than {MOST_NESTED} nested recipes", tree.mark, f"{spec.path}.recipe")
+        return None
     try:
-        here = spec.origin or state.source
-        source = replace(here, tree=tree) if tree.is_map else find_from(tree.value, here)
+        source = nested_source(spec, spec.origin or state.source)
         part = patched(source, settings=spec.args)
     except LookupError as error:
         state.fail(spec, str(error), tree.mark, f"{spec.path}.recipe")
@@ -66,7 +71,7 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
     inner = Inner(
         {outer(n): replace(s, inputs=_renamed(s.inputs, outer)) for n, s in part.inner.replace.items()},
         {outer(n): verb for n, verb in part.inner.remove.items()},
-        {outer(n): ((_renamed(t, outer) or t) if ".in" in n else t, verb) for n, (t, verb) in part.inner.set.items()},
+        {outer(n): ((_renamed(t, outer) or t) if is_wiring(n) else t, verb) for n, (t, verb) in part.inner.set.items()},
     )
     return Part(source, specs, inner, tuple(name for name, s in part.nodes.items() if s.head))
 

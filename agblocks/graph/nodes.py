@@ -10,6 +10,8 @@ from typing import Any
 from ..errors import Misfit, near
 from .dims import Dim, Length
 
+MOST_NODES = 2_000
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -103,6 +105,8 @@ class Nodes:
         **args: Any,
     ) -> Edge:
         """Add a node and return its edge. Inputs that are None are left out. `edge(node, port)` names its ports."""
+        if len(self.members) >= MOST_NODES:
+            raise Misfit(f"more than {MOST_NODES} nodes, which no model here needs")
         if name in self.members:
             raise Misfit(f"two nodes of the composite are named {name!r}")
         wired = {port: edge for port, edge in inputs.items() if edge is not None}

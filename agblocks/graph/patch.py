@@ -20,6 +20,7 @@ from .schema import Findings, NodeSpec, Recipe, Verb, input_axes, read_recipe
 from .source import Tree, from_override, from_python, read_text
 
 MOST_BASES = 8
+MOST_OVERRIDES = 500
 
 
 @dataclass
@@ -64,6 +65,12 @@ class Inner:
     def names(self) -> Iterable[str]:
         return (*self.replace, *self.remove, *self.set)
 
+    def only(self, names: Iterable[str]) -> Inner:
+        """These verbs of it."""
+        kept = set(names)
+        parts = ({n: v for n, v in part.items() if n in kept} for part in (self.replace, self.remove, self.set))
+        return Inner(*parts)  # type: ignore[arg-type]
+
     def done(self, name: str) -> None:
         """Drop one verb that has been carried out."""
         for part in (self.replace, self.remove, self.set):
@@ -94,9 +101,16 @@ def _under(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _plain(spec: NodeSpec) -> dict[str, Any]:
     """A node without marks; a recipe that it names is written out in its place."""
     made = spec.plain()
-    if isinstance(made.get("recipe"), str) and spec.origin is not None:
-        made["recipe"] = patched(find_from(made["recipe"], spec.origin)).plain()
+    if spec.recipe is not None and spec.origin is not None:
+        made["recipe"] = patched(nested_source(spec, spec.origin)).plain()
     return made
+
+
+def nested_source(spec: NodeSpec, origin: Source) -> Source:
+    """The recipe that stands as a node: written in its place, or named. Raises LookupError."""
+    tree = spec.recipe
+    assert tree is not None
+    return replace(origin, tree=tree) if tree.is_map else find_from(tree.value, origin)
 
 
 def load(recipe: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Patched:
@@ -127,6 +141,8 @@ def patched(source: Source, overrides: Iterable[str] = (), settings: Mapping[str
     line = _overrides(overrides, findings)
     if line.set:
         _apply(line, result, findings)
+    # Nodes before heads, as a recipe is written: the order in which weights are drawn.
+    result.nodes = dict(sorted(result.nodes.items(), key=lambda item: item[1].head))
     return result
 
 
@@ -170,6 +186,9 @@ def _overrides(overrides: Iterable[str], findings: Findings) -> Recipe:
     sets: dict[str, Tree] = {}
     marks: dict[str, Mark] = {}
     for number, text in enumerate(overrides, 1):
+        if number > MOST_OVERRIDES:
+            findings.find(f"more than {MOST_OVERRIDES} overrides; write a recipe", Mark("command line", number, 1))
+            break
         name, equals, value = text.partition("=")
         mark = Mark("command line", number, 1, "".join(c if c.isprintable() else "?" for c in text))
         if not equals or not name:
@@ -195,8 +214,14 @@ def _apply(layer: Recipe, result: Patched, findings: Findings) -> None:
     removed = _removals(layer, result, claims, findings)
     for target, spec in layer.replace.items():
         claims.claim(_bare(target), "replace", spec.mark)
+    settings: dict[tuple[str, str], str] = {}
     for target in layer.set:
-        claims.claim(_split(target, result)[0] or target, "set", layer.set_marks.get(target))
+        owner, rest = _split(target, result)
+        claims.claim(owner or target, "set", layer.set_marks.get(target))
+        whole = "in" if rest.startswith("in.") else rest
+        other = settings.setdefault((owner, whole), target)
+        if other != target and (rest == whole or _split(other, result)[1] == whole):
+            findings.find(f"{target!r} and {other!r} set the same thing", layer.set_marks.get(target), f"set.{target}")
     for name, spec in layer.nodes.items():
         claims.claim(name, "new", spec.mark)
     result.broken |= layer.broken | claims.disputed
@@ -257,7 +282,7 @@ def _removals(layer: Recipe, result: Patched, claims: Claims, findings: Findings
             if fnmatchcase(n, pattern) or fnmatchcase(f"{'heads' if spec.head else 'nodes'}.{n}", pattern)
         ]
         owner, dot, _ = pattern.partition(".")
-        if not names and dot and owner in result.nodes and "*" not in pattern:
+        if not names and dot and (owner in result.nodes or owner in layer.nodes) and "*" not in pattern:
             names = [pattern]  # a node inside a composite
         if not names:
             findings.find(f"there is no node {pattern!r} to remove; {near(pattern, result.nodes)}", tree.mark, "remove")
@@ -279,6 +304,8 @@ def _replace(name: str, spec: NodeSpec, result: Patched, findings: Findings) -> 
         else:
             findings.find(f"there is no node {name!r} to replace; {near(name, result.nodes)}", spec.mark, spec.path)
         return
+    if spec.weight is not None and not old.head:
+        findings.find(f"{name!r} is no head, so it has no weight", spec.weight.mark, f"{spec.path}.weight")
     result.inner.forget(name)
     result.nodes[name] = replace(
         spec,
@@ -333,11 +360,18 @@ def _set_input(name: str, value: Tree, mark: Mark | None, result: Patched, findi
         result.inputs[name] = value
 
 
+def is_wiring(name: str) -> bool:
+    """Whether a setting's name says what a node reads: `tower.in`, `tower.in.x`."""
+    return split_setting(name)[1].partition(".")[0] == "in"
+
+
 def with_setting(spec: NodeSpec, rest: str, value: Tree, verb: Verb, findings: Findings) -> NodeSpec:
     """A node with `argument`, `in` or `in.port` set."""
     if rest == "in" or rest.startswith("in."):
-        if not (isinstance(value.value, str) or (rest == "in" and value.is_map)):
-            findings.find(f"an input is an edge's name, not {value.kind}", value.mark, f"set.{spec.name}.{rest}")
-            return spec
+        edges = list(value.value.values()) if rest == "in" and value.is_map else [value]
+        for edge in edges:
+            if not isinstance(edge.value, str):
+                findings.find(f"an input is an edge's name, not {edge.kind}", edge.mark, f"set.{spec.name}.{rest}")
+                return spec
         return spec.with_input(rest[3:] or None, value, verb)
     return spec.with_arg(rest, value, verb)

@@ -9,14 +9,13 @@ from typing import Any
 from ..errors import Misfit
 from . import digest
 from .infer import Bound, below_of, bind, dims_of, fits_remark, outputs
+from .nodes import MOST_NODES
 from .registry import Entry
 from .resolved import ResolvedNode
 from .schema import NodeSpec
 from .signature import parse_axes
 from .state import State
 from .wire import path_of
-
-MOST_NODES = 2_000
 
 
 def place(state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], spec: NodeSpec) -> None:

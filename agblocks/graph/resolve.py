@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..errors import RecipeError, near
+from ..errors import RecipeError, near, shown
 from . import digest
 from .dims import Dim, symbol
 from .expand import process, reads, unanswered
@@ -27,7 +27,11 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     edges to keep although no head reads them.
     """
     layered = load(recipe, overrides)
-    layered.keep.extend(Tree(pattern) for pattern in keep)
+    for pattern in [keep] if isinstance(keep, str) else keep:
+        if isinstance(pattern, str):
+            layered.keep.append(Tree(pattern))
+        else:
+            layered.findings.find(f"keep lists names or patterns, not {shown(pattern)}", None, "keep")
     assert layered.source is not None
     state = State(layered.source, layered.findings, removed=dict(layered.removed), broken=set(layered.broken))
     for name, tree in layered.inputs.items():

@@ -17,8 +17,8 @@ VERSION = 1
 RECIPE_KEYS = ("recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep")
 NODE_KEYS = ("block", "recipe", "in", "args", "shape")
 HEAD_KEYS = (*NODE_KEYS, "weight")
-_NAME = re.compile(r"[A-Za-z]\w*")
-_INPUT_AXIS = re.compile(r"[A-Z]\w*|[1-9]\d{0,9}")
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+_INPUT_AXIS = re.compile(r"[A-Z]\w*|[1-9]\d{0,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def reserved() -> frozenset[str]:
 
     from .model import GraphModel
 
-    return frozenset((*dir(nn.Module()), *dir(GraphModel), "outputs", "nodes", "heads", "inputs"))
+    return frozenset((*dir(nn.Module()), *dir(GraphModel), "self", "outputs", "nodes", "heads", "inputs"))
 
 
 def input_axes(tree: Tree) -> tuple[Axis, ...] | str:
@@ -184,8 +184,8 @@ def input_axes(tree: Tree) -> tuple[Axis, ...] | str:
     for part in parts:
         if not _INPUT_AXIS.fullmatch(part):
             return f"an input's axis is a number or a capital symbol, like 'B 4 L', unlike {shown(part)}"
-    if not parts or parts[0] != "B":
-        return f"an input's first axis is the batch, 'B', unlike {shown(tree.value)}"
+    if not parts or parts[0] != "B" or "B" in parts[1:]:
+        return f"an input's first axis, and no other, is the batch, 'B', unlike {shown(tree.value)}"
     return parse_axes(tree.value)
 
 

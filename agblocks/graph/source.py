@@ -81,7 +81,7 @@ def read_file(path: Path, label: str | None = None) -> Tree:
     except OSError as error:
         raise RecipeError([Problem(f"{label} cannot be read: {error.strerror}")]) from None
     if len(raw) > LARGEST_FILE:
-        raise RecipeError([Problem(f"{label} is larger than {LARGEST_FILE // 1024} KiB, which no recipe needs")])
+        raise RecipeError([_too_large(label)])
     try:
         return read_text(raw.decode("utf-8"), label)
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def read_file(path: Path, label: str | None = None) -> Tree:
 def read_text(source: str, label: str = "recipe") -> Tree:
     """The tree of a text; `label` stands for the file in messages."""
     if len(source) > LARGEST_FILE:
-        raise RecipeError([Problem(f"{label} is larger than {LARGEST_FILE // 1024} KiB, which no recipe needs")])
+        raise RecipeError([_too_large(label)])
     for number, line in enumerate(source.split("\n"), 1):  # not splitlines, which swallows stranger separators
         for column, character in enumerate(line.removesuffix("\r"), 1) if not line.isprintable() else ():
             if not character.isprintable() and character != "\t":
@@ -124,6 +124,10 @@ def from_python(value: Any, path: str = "recipe", depth: int = 0, values: Iterat
             raise refuse(message)
         return Tree(value)
     raise refuse(f"a recipe is made of mappings, lists, text and numbers, not {type(value).__name__}")
+
+
+def _too_large(label: str) -> Problem:
+    return Problem(f"larger than {LARGEST_FILE // 1024} KiB, which no recipe needs", Mark(label, 1, 1))
 
 
 def from_override(text: str, where: Mark) -> Tree:

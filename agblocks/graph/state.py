@@ -27,6 +27,7 @@ class State:
     broken: set[str] = field(default_factory=set)  # nodes that failed: what reads them is not reported again
     touched: dict[str, Verb] = field(default_factory=dict)  # inner nodes that a verb changed
     removed: dict[str, Verb] = field(default_factory=dict)
+    opened: int = 0  # nested recipes so far
 
     def fail(self, spec: NodeSpec, message: str, mark: Mark | None = None, path: str = "", *notes: str) -> None:
         """A finding at a node, with the verbs that changed the node; the node counts as broken."""
