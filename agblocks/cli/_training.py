@@ -26,6 +26,7 @@ _SETTINGS = {
     "final_lr": "learning rate at the end, as a fraction of --lr",
     "clip": "largest norm of the gradient, 0 for none",
     "patience": "epochs without a better validation score before stopping, 0 never",
+    "keep": "which weights: best (on the validation rows) | last (with patience 0)",
     "monitor": "what is better on the validation rows: pearson | loss",
     "ema": "decay of a moving average of the weights, like 0.99; 0 for none",
     "standardise": "train on targets scaled to mean 0, deviation 1",

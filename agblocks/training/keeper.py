@@ -69,6 +69,8 @@ class Keeper(Checkpoint):
 
     def _better(self) -> bool:
         """Whether the last epoch is to be kept; while no score is finite, and without validation rows, it always is."""
+        if self.settings.keep == "last":
+            return True
         if self.best_epoch == 0 or not math.isfinite(self.score(self.best_epoch)):
             return True
         return self.score(len(self.history)) > self.score(self.best_epoch)

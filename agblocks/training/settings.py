@@ -12,6 +12,7 @@ from ..errors import near
 from .errors import RunError
 
 Schedule = Literal["constant", "cosine", "onecycle"]
+Keep = Literal["best", "last"]
 Monitor = Literal["pearson", "loss"]
 Strands = Literal["one", "both"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -26,8 +27,9 @@ class Settings:
     schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
         onecycle (up over `warmup`, then down to `final_lr` * lr; AdamW's first beta moves against it, .95 to .85).
     clip: largest norm of the gradient, 0 for none.
-    patience: epochs without a better validation score before training stops, 0 to go through all epochs. The best
-        epoch's weights are kept either way.
+    patience: epochs without a better validation score before training stops, 0 to go through all epochs.
+    keep: the weights of the "best" epoch on the validation rows, or of the "last" one: the choice for schedules that
+        end low, where an epoch in the middle scores well by luck of a few hundred rows.
     monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.
     ema: decay of an exponential moving average of the weights, warmed up; 0 for none. Where there is one, it is
         what is evaluated and kept.
@@ -51,6 +53,7 @@ class Settings:
     final_lr: float = 0.01
     clip: float = 1.0
     patience: int = 10
+    keep: Keep = "best"
     monitor: Monitor = "pearson"
     ema: float = 0.0
     standardise: bool = True
@@ -84,6 +87,8 @@ class Settings:
         if not wrong:
             if self.lr == 0:
                 wrong.append("lr is 0, wanted a number above 0")
+            if self.keep == "last" and self.patience:
+                wrong.append(f"keep is last and patience {self.patience}, which stops at the best; wanted patience 0")
             if self.ema == 1:
                 wrong.append("ema is 1, which would never move; wanted a decay below 1, like 0.999")
             try:
@@ -139,6 +144,7 @@ _LIMITS: dict[str, tuple[type, float, float, str]] = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": get_args(Schedule),
     "monitor": get_args(Monitor),
+    "keep": get_args(Keep),
     "shift_mode": ("n", "roll", "flanks"),
     "shift_scope": ("construct", "insert"),
     "ambiguous": ("zeros", "fraction"),

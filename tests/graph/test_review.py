@@ -63,7 +63,9 @@ def test_names_that_no_file_can_have(name):
 def test_nested_recipes_are_bounded_and_their_verbs_answered(tmp_path):
     nodes = "".join(f"  n{i}: {{recipe: b1, in: d}}\n" for i in range(60))
     (tmp_path / "b0.yaml").write_text(f"recipe: 1\ninputs: {{d: B 4 L}}\nnodes:\n{nodes}keep: ['*']\n")
-    (tmp_path / "b1.yaml").write_text(f"recipe: 1\ninputs: {{d: B 4 L}}\nnodes:\n{nodes.replace('b1', 'b2')}keep: ['*']\n")
+    (tmp_path / "b1.yaml").write_text(
+        f"recipe: 1\ninputs: {{d: B 4 L}}\nnodes:\n{nodes.replace('b1', 'b2')}keep: ['*']\n"
+    )
     (tmp_path / "b2.yaml").write_text("recipe: 1\ninputs: {d: B 4 L}\nkeep: [d]\n")
     assert "more than 64 nested recipes" in said(tmp_path / "b0.yaml")
     (tmp_path / "one.yaml").write_text("recipe: 1\nbase: tiny\nset: {encoder.nosuch.kernel: 3}\n")
