@@ -26,8 +26,8 @@ PRESETS = {
         recipe="mpra_small",
         construct="lentimpra:none",
         settings=Settings(
-            epochs=15, batch_size=32, lr=1e-2, weight_decay=0.02, schedule="onecycle", warmup=0.15, patience=0, keep="last",
-            ema=0.99, reverse_complement=0.5, strands="both",
+            epochs=15, batch_size=32, lr=1e-2, weight_decay=0.02, schedule="onecycle", warmup=0.15, patience=0,
+            keep="last", ema=0.99, reverse_complement=0.5, strands="both",
         ),
     ),
 }  # fmt: skip
