@@ -137,10 +137,11 @@ class GraphModel(nn.Module):
     # Which inputs
 
     def _admit(self, key: tuple[str, ...] | None, plan: Plan, inputs: Mapping[str, Tensor]) -> None:
-        for name, value in inputs.items():
-            if not isinstance(value, Tensor):
-                raise InputError(f"input {name!r} should be a tensor, not {type(value).__name__}")
-        shapes = (key, *((name, value.shape) for name, value in inputs.items()))
+        try:
+            shapes = (key, *((name, value.shape) for name, value in inputs.items()))
+        except AttributeError:
+            name, value = next((n, v) for n, v in inputs.items() if not isinstance(v, Tensor))
+            raise InputError(f"input {name!r} should be a tensor, not {type(value).__name__}") from None
         if shapes in self._admitted:
             return
         self._check_inputs(plan, inputs)
