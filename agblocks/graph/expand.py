@@ -8,10 +8,11 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..errors import Mark, Misfit, near
+from .apply import is_wiring, split_setting, with_setting
 from .infer import bind
 from .nested import open_nested
 from .nodes import MOST_NODES, Edge, Member, Nodes, Pyramid
-from .patch import Inner, is_wiring, nested_source, split_setting, with_setting
+from .patch import Inner, nested_source
 from .place import check_remark, place, report
 from .registry import Entry
 from .schema import NodeSpec, Verb

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..errors import RecipeError, near
+from .apply import is_wiring
 from .dims import Dim, number
 from .find import Source
-from .patch import Inner, Patched, is_wiring, nested_source, patched
+from .patch import Inner, Patched, nested_source, patched
 from .schema import NodeSpec, input_axes
 from .signature import Axis
 from .source import Tree
