@@ -1,7 +1,7 @@
 """Plain modules without registration: what blocks are made of."""
 
 from .activation import ACTIVATIONS, Activation, QuickGELU, activation
-from .attention import MultiQueryAttention, PairBias, attend
+from .attention import MultiQueryAttention, PairBias
 from .conv import StandardizedConv1d, refresh, same_conv
 from .drop import drop_path
 from .embedding import OrganismEmbedding, OrganismLinear
@@ -12,6 +12,7 @@ from .pool import AttentionPool, MaxPool, MeanPool
 from .role import role
 from .rope import Rope
 from .squeeze import SqueezeExcite
+from .streaming import attend
 
 __all__ = [
     "ACTIVATIONS", "Activation", "AttentionPool", "ChannelLayerNorm", "Eps", "GroupedNorm", "HookPoint", "LayerNorm",

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from .hookpoint import HookPoint
 from .norm import LayerNorm, RMSBatchNorm, Statistics
 from .role import role
 from .rope import Rope
-
-
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, *, repeat: int = 1, cap: float | None = None
-) -> Tensor:
-    """Attention of many query heads over one key and value head.
-
-    q (batch, queries, heads, d), k (batch, keys, d), v (batch, keys, e) -> (batch, queries, heads, e).
-    `bias` (batch, heads, queries / repeat, keys / repeat) holds one number for each block of repeat x repeat logits and
-    is added without being repeated in memory. Then logits are capped, `cap * tanh(logits / cap)`: the bias is capped
-    too. Logits and softmax are float32 or better. Keys in front of the biased ones (a prefix) get no bias. Queries are
-    independent of each other, so a caller may go through them, and through the rows of the bias, in slices.
-    """
-    wide = torch.promote_types(q.dtype, torch.float32)
-    heads_first = q.to(wide).transpose(1, 2)  # batch heads queries d
-    logits = (heads_first * (1 / math.sqrt(q.shape[-1]))) @ k.to(wide).transpose(1, 2)[:, None]
-    if bias is not None:
-        spread = bias.to(wide)[:, :, :, None, :, None]
-        before = logits.shape[-1] - bias.shape[-1] * repeat
-        biased = logits[..., before:].unflatten(-1, (-1, repeat)).unflatten(2, (-1, repeat)) + spread
-        biased = biased.flatten(-2).flatten(2, 3)
-        logits = torch.cat((logits[..., :before], biased), -1) if before else biased
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
-    weights = logits.softmax(-1).to(v.dtype)
-    return (weights @ v[:, None]).transpose(1, 2)
+from .streaming import attend
 
 
 class PairBias(nn.Module):
@@ -62,7 +34,7 @@ class MultiQueryAttention(nn.Module):
     A norm stands before and after (a sandwich). `heads * value_dim` need not be `channels`.
 
     Shapes: x (batch, positions, channels), bias (batch, heads, P, P) or None -> (batch, positions, channels).
-    Source: AlphaGenome. Costs: heads * positions ** 2 logits in float32.
+    Source: AlphaGenome. Costs: heads * positions ** 2 logits in float32, worked out a block at a time.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from .norm import LayerNorm
 from .pool import MeanPool
 from .role import role
+from .streaming import attend
 
 
 class SequenceToPair(nn.Module):
@@ -103,10 +103,8 @@ class RowAttention(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         h = self.norm(pair)
-        q, k, v = self.q(h), self.k(h), self.v(h)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        logits = (q.to(wide) * (1 / math.sqrt(self.channels))) @ k.to(wide).transpose(-1, -2)
-        return logits.softmax(-1).to(v.dtype) @ v
+        q, k, v = (linear(h).flatten(0, 1) for linear in (self.q, self.k, self.v))  # each row an example
+        return attend(q[:, :, None], k, v).view_as(pair)
 
 
 class PairMLP(nn.Module):
