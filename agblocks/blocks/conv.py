@@ -10,10 +10,12 @@ from agblocks.graph.types import Odd, Positive, Probability
 from agblocks.layers import (
     Activation,
     Eps,
+    Initial,
     Norm,
     StandardizedConv1d,
     Statistics,
     channel_norm,
+    draw_initial,
     role,
 )
 from agblocks.layers import (
@@ -43,6 +45,7 @@ class Stem(Block):
         bias: bool = False,
         eps: Eps = 1e-5,
         dropout: Probability = 0.0,
+        initial: Initial = "torch",
     ):
         super().__init__()
         role(self, "stem")
@@ -50,6 +53,12 @@ class Stem(Block):
         self.norm = role(channel_norm(norm, channels, eps=eps), "norm")
         self.activation = activation_by_name(activation)
         self.dropout = nn.Dropout(dropout)
+        self.initial = initial
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """By the rule of `initial`."""
+        draw_initial(self, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.activation(self.norm(self.conv(x))))
@@ -80,6 +89,7 @@ class ConvBlock(Block):
         dropout: Probability = 0.0,
         drop_path: Probability = 0.0,
         statistics: Statistics = "batch",
+        initial: Initial = "torch",
     ):
         super().__init__()
         role(self, "block.out")
@@ -94,6 +104,12 @@ class ConvBlock(Block):
         role(self.conv, "conv.main")
         self.dropout = nn.Dropout(dropout)
         self.drop_path = timm_drop_path(drop_path)
+        self.initial = initial
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """By the rule of `initial`; standardised kernels draw their own."""
+        draw_initial(self, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.drop_path(self.dropout(self.conv(self.activation(self.norm(x)))))

@@ -8,7 +8,7 @@ from annotated_types import Len
 
 from agblocks.graph import Edge, Nodes, composite
 from agblocks.graph.types import Odd, Positive, Probability
-from agblocks.layers import GroupedNorm, Norm
+from agblocks.layers import GroupedNorm, Initial, Norm
 
 
 @composite("encoder.legnet", "x: B C L")
@@ -24,6 +24,7 @@ def legnet(
     norm: GroupedNorm = "batch",
     dropout: Probability = 0.0,
     drop_path: Probability = 0.0,
+    initial: Initial = "fan_out",
 ) -> Nodes:
     """A stem, then a squeeze-excite stage for each of `channels`, a max-pool after each.
 
@@ -32,7 +33,7 @@ def legnet(
     Source: MPRALegNet (kernels 11 and 9; 5 and 3 in its other published configuration).
     """
     nodes = Nodes()
-    x = nodes.add("stem", "conv.stem", {"x": x}, channels=stem, kernel=stem_kernel, norm=stem_norm)
+    x = nodes.add("stem", "conv.stem", {"x": x}, channels=stem, kernel=stem_kernel, norm=stem_norm, initial=initial)
     for index, width in enumerate(channels):
         x = nodes.add(
             f"stage{index + 1}",
@@ -46,6 +47,7 @@ def legnet(
             norm=norm,
             dropout=dropout,
             drop_path=drop_path,
+            initial=initial,
         )
         nodes.stage(x)
     nodes.out(nodes.add("pool", "pool.max_floor", {"x": x}, pool=2))

@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agblocks.graph import Head, Misfit, register
 from agblocks.graph.types import Positive, Probability
-from agblocks.layers import Activation, LayerNorm, role
+from agblocks.layers import Activation, Initial, LayerNorm, draw_initial, role
 from agblocks.layers import activation as activation_by_name
-from agblocks.layers.loss import known, masked_mean, poisson
+from agblocks.layers.loss import ScalarLoss, scalar_loss
 
 Pool = Literal["mean", "sum", "max", "mean_max", "center", "attention", "flatten"]
 BOUND_TO_LENGTH = frozenset({"flatten"})  # pools whose weights belong to one length of the input
 HeadNorm = Literal["layer", "batch", "none"]
-Loss = Literal["mse", "huber", "poisson"]
 
 
 @register("head.scalar", "x: B C L -> out: B targets")
@@ -55,7 +53,8 @@ class ScalarHead(Head):
         dropout: Probability = 0.0,
         input_dropout: Probability = 0.0,
         activation: Activation = "relu",
-        loss: Loss = "mse",
+        loss: ScalarLoss = "mse",
+        initial: Initial = "torch",
     ):
         super().__init__()
         self.pool, self.pool_at, self.norm_at, self.loss_name = pool, pool_at, norm_at, loss
@@ -66,6 +65,8 @@ class ScalarHead(Head):
         self.input_dropout = nn.Dropout(input_dropout)
         self.layers = _layers(features, hidden, targets, hidden_norm, dropout, activation)
         self.positive = nn.Softplus() if loss == "poisson" else nn.Identity()
+        self.initial = initial
+        self.reset_parameters()
 
     @classmethod
     def check(cls, *, pool: Pool, pool_at: str, norm_at: str, window: int | None, L: int | None, **_: Any) -> None:
@@ -78,6 +79,10 @@ class ScalarHead(Head):
             raise Misfit("pool 'flatten' takes every position: it has no window")
         if pool_at == "end" and (pool in ("flatten", "mean_max") or norm_at == "pooled"):
             raise Misfit("'pool_at: end' pools predictions: by mean, sum, max, center or attention, the norm before it")
+
+    def reset_parameters(self) -> None:
+        """By the rule of `initial`."""
+        draw_initial(self, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self._middle(x).transpose(1, 2)
@@ -93,15 +98,7 @@ class ScalarHead(Head):
 
     def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean over the known targets (batch, targets): squared error, Huber (delta 1), or Poisson deviance."""
-        prediction = outputs["out"]
-        target, there = known(target.to(prediction.dtype), mask)
-        if self.loss_name == "huber":
-            errors = F.huber_loss(prediction, target, reduction="none")
-        elif self.loss_name == "poisson":
-            errors = poisson(target, prediction)
-        else:
-            errors = (prediction - target).square()
-        return masked_mean(errors, there)
+        return scalar_loss(self.loss_name, outputs["out"], target, mask)
 
     def _middle(self, x: Tensor) -> Tensor:
         length = x.shape[-1]

@@ -6,17 +6,20 @@ from .conv import StandardizedConv1d, refresh, same_conv
 from .drop import drop_path
 from .embedding import OrganismEmbedding, OrganismLinear
 from .hookpoint import HookPoint
+from .initial import Initial, draw_initial
 from .norm import ChannelLayerNorm, Eps, GroupedNorm, LayerNorm, Norm, RMSBatchNorm, Statistics, channel_norm
 from .pair import PairMLP, RowAttention, SequenceToPair
 from .pool import AttentionPool, MaxPool, MeanPool
 from .role import role
 from .rope import Rope
+from .self_attention import SelfAttention
 from .squeeze import SqueezeExcite
 from .streaming import attend
 
 __all__ = [
-    "ACTIVATIONS", "Activation", "AttentionPool", "ChannelLayerNorm", "Eps", "GroupedNorm", "HookPoint", "LayerNorm",
-    "MaxPool", "MeanPool", "MultiQueryAttention", "Norm", "OrganismEmbedding", "OrganismLinear", "PairBias", "PairMLP",
-    "QuickGELU", "RMSBatchNorm", "Rope", "RowAttention", "SequenceToPair", "SqueezeExcite", "StandardizedConv1d",
-    "Statistics", "activation", "attend", "channel_norm", "drop_path", "refresh", "role", "same_conv",
+    "ACTIVATIONS", "Activation", "AttentionPool", "ChannelLayerNorm", "Eps", "GroupedNorm", "HookPoint", "Initial",
+    "LayerNorm", "MaxPool", "MeanPool", "MultiQueryAttention", "Norm", "OrganismEmbedding", "OrganismLinear",
+    "PairBias", "PairMLP", "QuickGELU", "RMSBatchNorm", "Rope", "RowAttention", "SelfAttention", "SequenceToPair",
+    "SqueezeExcite", "StandardizedConv1d", "Statistics", "activation", "attend", "channel_norm", "draw_initial",
+    "drop_path", "refresh", "role", "same_conv",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ LINEAR = 0.001  # standard deviation of linear maps beside fan-out convolutions
 
 
 @torch.no_grad()
-def draw(module: nn.Module, initial: Initial) -> None:
+def draw_initial(module: nn.Module, initial: Initial) -> None:
     """Draw the convolutions and linear maps inside a module by a rule; `torch` leaves them as they are.
 
     `fan_out`: convolutions N(0, 2 / (width * out_channels)), linear maps N(0, 0.001 ** 2), biases 0 (MPRALegNet and

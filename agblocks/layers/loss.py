@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+ScalarLoss = Literal["mse", "huber", "poisson"]
 
 TINY = 1e-7
 
@@ -25,3 +30,15 @@ def poisson(target: Tensor, prediction: Tensor) -> Tensor:
     """Poisson deviance up to the factor 2, `p - t log p - (t - t log t)`: zero where the prediction is the target."""
     target = target.abs()
     return (prediction - target * (prediction + TINY).log()) - (target - target * (target + TINY).log())
+
+
+def scalar_loss(kind: ScalarLoss, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over the known targets: squared error, Huber (delta 1), or Poisson deviance of a positive prediction."""
+    target, there = known(target.to(prediction.dtype), mask)
+    if kind == "huber":
+        errors = F.huber_loss(prediction, target, reduction="none")
+    elif kind == "poisson":
+        errors = poisson(target, prediction)
+    else:
+        errors = (prediction - target).square()
+    return masked_mean(errors, there)

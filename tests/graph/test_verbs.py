@@ -175,8 +175,14 @@ def test_frozen_digests_of_shipped_recipes():
 
 FROZEN = {
     "alphagenome": "557c3f8600ee",
-    "alphagenome_encoder_mpra": "21d5c1b89077",
-    "enformer_style": "d4c59a30e1b3",
-    "mpra_small": "036364a892dd",
-    "tiny": "032da0567427",
+    "alphagenome_encoder_mpra": "7b3d942f6e96",
+    "deepstarr": "93d9ba4aa35d",
+    "dream_attn": "dada4c545427",
+    "dream_cnn": "fde7c0f5bd22",
+    "dream_rnn": "338f5e08a8a2",
+    "enformer_style": "9c19183cbda5",
+    "mpra_small": "1c25fa64e76c",
+    "mpralegnet": "c931d71d9c4c",
+    "mpralegnet_example": "de06495a76bc",
+    "tiny": "d9ce8fbe3a87",
 }
