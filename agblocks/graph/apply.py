@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Mark, near
 from .claims import Claims
-from .schema import Findings, NodeSpec, Recipe, Verb, input_axes
+from .schema import Findings, NodeSpec, Recipe, Verb, input_port
 from .source import Tree
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def apply(layer: Recipe, result: Patched, findings: Findings) -> None:
             result.removed[name] = verb
     for name, tree in layer.inputs.items():
         old = result.inputs.get(name)
-        if old is not None and old.value != tree.value:
-            note = f"the base has {old.value!r}" + (f" at {old.mark}" if old.mark else "")
+        kept = name in result.optional
+        if old is not None and (old.value != tree.value or kept != (name in layer.optional)):
+            said = f"{name}?: {old.value}" if kept else old.value
+            note = f"the base has {said!r}" + (f" at {old.mark}" if old.mark else "")
             findings.find(
                 f"input {name!r} exists; change it by 'set: {{inputs.{name}: {tree.value}}}'",
                 tree.mark,
@@ -57,6 +59,7 @@ def apply(layer: Recipe, result: Patched, findings: Findings) -> None:
         elif name in result.nodes:
             findings.find(f"{name!r} is a node already", tree.mark, f"inputs.{name}")
         result.inputs[name] = tree
+    result.optional |= layer.optional
     for name, spec in layer.nodes.items():
         if name in result.nodes:
             findings.find(
@@ -160,11 +163,11 @@ def _set(target: str, value: Tree, mark: Mark | None, result: Patched, findings:
 
 
 def _set_input(name: str, value: Tree, mark: Mark | None, result: Patched, findings: Findings) -> None:
-    axes = input_axes(value)
+    port = input_port(value)
     if name not in result.inputs:
         findings.find(f"there is no input {name!r}; {near(name, result.inputs)}", mark, f"set.inputs.{name}")
-    elif isinstance(axes, str):
-        findings.find(axes, value.mark, f"set.inputs.{name}")
+    elif isinstance(port, str):
+        findings.find(port, value.mark, f"set.inputs.{name}")
     else:
         result.inputs[name] = value
 

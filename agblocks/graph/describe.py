@@ -23,7 +23,7 @@ def table(resolved: Resolved, counts: Mapping[str, int] | None = None, inner: bo
     counts = counts if counts is not None else parameters(resolved)
     rows: list[tuple[str, ...]] = [("node", "block", "reads", "shape", "parameters", "sees")]
     for name, info in resolved.inputs.items():
-        rows.append((name, "input", "", info.shape, "", ""))
+        rows.append((f"{name}{'?' * info.optional}", "input", "", info.shape, "", ""))
     opened: str | None = None
     for node in resolved.nodes.values():
         top, dot, _ = node.name.partition(".")
@@ -55,7 +55,7 @@ def mermaid(resolved: Resolved, inner: bool = False) -> str:
     lines = ["flowchart TD"]
     boxes: dict[str, str] = {}
     for name, info in resolved.inputs.items():
-        boxes[name] = f'{name}(["{name} {info.shape}"])'
+        boxes[name] = f'{_id(name)}(["{name}{"?" * info.optional} {info.shape}"])'
     for node in resolved.nodes.values():
         box = _box(node.name, inner)
         info = resolved.info(box) if box in resolved.names else resolved.edges[node.outputs[0]]

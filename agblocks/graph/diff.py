@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .infer import EdgeInfo
 from .resolved import Resolved, ResolvedNode
 
 
@@ -30,7 +31,7 @@ def diff(left: Resolved, right: Resolved) -> list[Change]:
     """
     changes: list[Change] = []
     for name in dict.fromkeys((*left.inputs, *right.inputs)):
-        shapes = [r.inputs[name].shape if name in r.inputs else None for r in (left, right)]
+        shapes = [_input(r.inputs[name]) if name in r.inputs else None for r in (left, right)]
         if shapes[0] != shapes[1]:
             changes.append(Change("", f"inputs.{name}", *shapes))
     for name in dict.fromkeys((*left.nodes, *right.nodes)):
@@ -47,6 +48,10 @@ def diff(left: Resolved, right: Resolved) -> list[Change]:
             changes.append(Change(name, "shape", *shapes))
     changes += _unequal("", "heads", dict(left.heads), dict(right.heads))
     return changes
+
+
+def _input(info: EdgeInfo) -> str:
+    return f"{info.shape}, may be left out" if info.optional else info.shape
 
 
 def _line(node: ResolvedNode) -> str:

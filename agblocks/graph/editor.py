@@ -40,11 +40,15 @@ def json_schema() -> dict[str, Any]:
     weight = {"weight": {"type": "number"}}
     anything = [*node_blocks, *head_blocks]
     named = {"type": "object"}
+    axis = r"([A-Z]\w*|[1-9]\d*)"
     properties = {
         "recipe": {"const": VERSION},
         "name": text,
         "base": {**text, "description": "a shipped recipe's name, or a path beside this file"},
-        "inputs": {**named, "additionalProperties": {**text, "pattern": r"^B( ([A-Z]\w*|[1-9]\d*))*$"}},
+        "inputs": {
+            **named,
+            "additionalProperties": {**text, "pattern": rf"^B( {axis})*( < {axis})?$"},
+        },
         "nodes": {**named, "additionalProperties": node(anything, {}, ["in"])},
         "heads": {**named, "additionalProperties": node(head_blocks, weight, ["in"])},
         "remove": {"anyOf": [text, {"type": "array", "items": text}]},

@@ -20,6 +20,7 @@ class EdgeInfo:
     axes: tuple[Dim, ...]
     integer: bool = False
     below: int | None = None  # whole numbers in [0, below)
+    optional: bool = False  # an input that a call may leave out
     field: Field | None = None  # what a position sees of the input; None sees everything
     conditions: tuple[Condition, ...] = ()  # what the edge and all before it impose on the input's lengths
     digest: str = ""
@@ -74,12 +75,18 @@ def bind(
                 f" {port.shape}, but {names[port.name]!r} is {edge.shape}",
             )
             continue
+        if edge.optional and not port.optional:
+            bound.complain(
+                port.name, f"{names[port.name]!r} may be left out of a call, but {entry.name!r} needs its {port.name!r}"
+            )
         fitting.append(port)
         for axis, size in zip(port.axes, edge.axes, strict=True):
             if axis.symbol in symbols and bound.values.get(axis.symbol) is None:
                 bound.values[axis.symbol] = size
     for port in fitting:
         _check(port, wired[port.name], names[port.name], bound, node)
+    if entry.kind != "composite":
+        _check_optional(fitting, wired, names, symbols - {"B"}, bound)
     for dim in entry.dims:
         value = bound.values.get(dim)
         if value is not None and number(value) is None and dim not in entry.optional_dims:
@@ -90,6 +97,20 @@ def bind(
                 f"{names.get(port_name, '')!r} has {text(value)}: state the length of the recipe's input, 'B 4 256'",
             )
     return bound
+
+
+def _check_optional(
+    ports: list[Port], wired: Mapping[str, EdgeInfo], names: Mapping[str, str], symbols: set[str], bound: Bound
+) -> None:
+    """What may be left out decides no symbol alone: blocks are built, and shapes known, before it is there or not."""
+    firm = {axis.symbol for port in ports if not wired[port.name].optional for axis in port.axes}
+    for port in ports:
+        free = [axis.symbol for axis in port.axes if axis.symbol in symbols and axis.symbol not in firm]
+        if wired[port.name].optional and free:
+            bound.complain(
+                port.name,
+                f"{names[port.name]!r} may be left out of a call, but here it alone would say what {free[0]!r} is",
+            )
 
 
 def _check(port: Port, edge: EdgeInfo, name: str, bound: Bound, node: str) -> None:

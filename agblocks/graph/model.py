@@ -38,6 +38,7 @@ class Plan:
 
     steps: tuple[Step, ...]
     inputs: tuple[str, ...]
+    optional: tuple[str, ...]  # those of them that may be left out
     outputs: tuple[tuple[str, str], ...]  # asked name, edge
 
 
@@ -45,9 +46,9 @@ class GraphModel(nn.Module):
     """A recipe built. `model(dna=x)` gives every head; `outputs=["activity", "encoder.stage4"]` any head or edge.
 
     `.resolved` is the resolved recipe. Parameters are named by the recipe (`encoder.stage4.conv1.weight`).
-    Inputs are named, or positional in the recipe's order. Raises InputError for unknown outputs and for inputs whose
-    shape or length the model does not admit, naming the rule. An exception inside a block carries a note that names the
-    node, the block and where both stand.
+    Inputs are named, or positional in the recipe's order; an optional one may be left out or None. Raises InputError
+    for unknown outputs and for inputs whose shape or length the model does not admit, naming the rule. An exception
+    inside a block carries a note that names the node, the block and where both stand.
     """
 
     def __init__(self, resolved: Resolved):
@@ -73,10 +74,11 @@ class GraphModel(nn.Module):
         plan = self._plans.get(key) or self._plan(key)
         if positional:
             inputs = self._named(positional, inputs)
-        if torch.compiler.is_compiling():
-            return self._run(plan, dict(inputs))
-        self._admit(key, plan, inputs)
-        return self._run(plan, dict(inputs))
+        if plan.optional:
+            inputs = {name: value for name, value in inputs.items() if value is not None}
+        if not torch.compiler.is_compiling():
+            self._admit(key, plan, inputs)
+        return self._run(plan, {**dict.fromkeys(plan.optional), **inputs})
 
     def _run(self, plan: Plan, values: dict[str, Any]) -> dict[str, Tensor]:
         step = None
@@ -99,7 +101,9 @@ class GraphModel(nn.Module):
     def _where(self, name: str, values: Mapping[str, Any]) -> str:
         node = self.resolved.nodes[name]
         reads = ", ".join(
-            f"{port} = {edge} {list(values[edge].shape)}" for port, edge in node.inputs.items() if edge in values
+            f"{port} = {edge} {list(values[edge].shape)}"
+            for port, edge in node.inputs.items()
+            if values.get(edge) is not None
         )
         stands = f" ({node.mark})" if node.mark else ""
         return f"in node {name!r}{stands}, block {node.entry.name!r} ({node.entry.where}), with {reads}"
@@ -121,7 +125,9 @@ class GraphModel(nn.Module):
             drops = tuple(edge for edge in ends if edge not in wanted)
             steps.append(Step(self.get_submodule(parent), child, reads, node.outputs, drops, node.name))
         read = {edge for node in nodes for edge in node.inputs.values()} | wanted
-        plan = Plan(tuple(steps), tuple(name for name in resolved.inputs if name in read), outputs)
+        inputs = tuple(name for name in resolved.inputs if name in read)
+        optional = tuple(name for name in inputs if resolved.inputs[name].optional and name not in wanted)
+        plan = Plan(tuple(steps), inputs, optional, outputs)
         self._plans[key] = plan
         return plan
 
@@ -156,6 +162,8 @@ class GraphModel(nn.Module):
                 raise InputError(f"the model has no input {name!r}; {near(name, self.resolved.inputs)}")
         for name in plan.inputs:
             info = self.resolved.inputs[name]
+            if name not in inputs and name in plan.optional:
+                continue
             if name not in inputs:
                 raise InputError(f"input {name!r} {info.shape} is missing")
             shape = tuple(inputs[name].shape)

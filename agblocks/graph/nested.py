@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from ..errors import RecipeError, near
 from .apply import is_wiring
-from .dims import Dim, number
+from .dims import number
 from .find import Source
+from .infer import EdgeInfo
 from .patch import Inner, Patched, nested_source, patched
-from .schema import NodeSpec, input_axes
-from .signature import Axis
+from .schema import NodeSpec, input_port
+from .signature import Port
 from .source import Tree
 from .state import State
 from .wire import given_inputs, path_of, reference
@@ -59,18 +60,23 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
     def outer(ref: str) -> str:
         return wiring.get(ref) or f"{spec.name}.{ref}"
 
+    absent = {name for name in part.inputs if name not in wiring}
+
+    def wired(tree: Tree | None) -> Tree | None:
+        return _renamed(_without(tree, absent), outer)
+
     specs = {
         outer(name): replace(
             inside,
             name=outer(name),
             head=False,
-            inputs=_renamed(inside.inputs, outer),
+            inputs=wired(inside.inputs),
             path=f"{spec.path} ({inside.path})",
         )
         for name, inside in part.nodes.items()
     }
     inner = Inner(
-        {outer(n): replace(s, inputs=_renamed(s.inputs, outer)) for n, s in part.inner.replace.items()},
+        {outer(n): replace(s, inputs=wired(s.inputs)) for n, s in part.inner.replace.items()},
         {outer(n): verb for n, verb in part.inner.remove.items()},
         {outer(n): ((_renamed(t, outer) or t) if is_wiring(n) else t, verb) for n, (t, verb) in part.inner.set.items()},
     )
@@ -91,24 +97,42 @@ def _wiring(state: State, spec: NodeSpec, part: Patched) -> dict[str, str] | Non
         edge = reference(state, tree, False, spec, path_of(spec, port))
         if edge is None:
             return None
-        axes, info = input_axes(part.inputs[port]), state.edges[edge]
-        if isinstance(axes, str) or not _fits(axes, info.axes):
+        wanted, info = input_port(part.inputs[port]), state.edges[edge]
+        if info.optional and port not in part.optional:
+            message = f"{edge!r} may be left out, but the recipe needs its input {port!r}"
+            state.fail(spec, message, tree.mark, path_of(spec, port))
+            return None
+        if isinstance(wanted, str) or not _fits(wanted, info):
             message = f"input {port!r} of the recipe is [{part.inputs[port].value}], but {edge!r} is {info.shape}"
             state.fail(spec, message, tree.mark, path_of(spec, port))
             return None
         wired[port] = edge
-    if missing := [name for name in part.inputs if name not in wired]:
+    if missing := [name for name in part.inputs if name not in wired and name not in part.optional]:
         message = f"the recipe needs an edge at {', '.join(map(repr, missing))}"
         state.fail(spec, message, spec.inputs.mark, f"{spec.path}.in")
         return None
     return wired
 
 
-def _fits(axes: tuple[Axis, ...], dims: tuple[Dim, ...]) -> bool:
+def _fits(port: Port, edge: EdgeInfo) -> bool:
     """Whether an edge can stand for an input: a symbol takes any dimension, a number that one."""
-    return len(axes) == len(dims) and all(
-        axis.symbol is not None or number(dim) == int(axis.text) for axis, dim in zip(axes, dims, strict=True)
+    return (
+        port.integer == edge.integer
+        and len(port.axes) == len(edge.axes)
+        and all(
+            axis.symbol is not None or number(dim) == int(axis.text)
+            for axis, dim in zip(port.axes, edge.axes, strict=True)
+        )
     )
+
+
+def _without(tree: Tree | None, absent: set[str]) -> Tree | None:
+    """A wiring without the ports that read an input which is not there."""
+    if tree is None or not absent:
+        return tree
+    if isinstance(tree.value, str):
+        return Tree({}, tree.mark) if tree.value in absent else tree
+    return Tree({p: edge for p, edge in tree.value.items() if edge.value not in absent}, tree.mark, tree.keys)
 
 
 def _renamed(tree: Tree | None, rename: Callable[[str], str]) -> Tree | None:

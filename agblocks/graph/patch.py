@@ -28,6 +28,7 @@ class Patched:
 
     name: str = "recipe"
     inputs: dict[str, Tree] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()  # inputs that a call may leave out
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     keep: list[Tree] = field(default_factory=list)
     removed: dict[str, Verb] = field(default_factory=dict)
@@ -39,7 +40,9 @@ class Patched:
     def plain(self) -> dict[str, Any]:
         """A self-contained recipe of the same meaning, without bases."""
         made: dict[str, Any] = {"recipe": 1, "name": self.name}
-        made["inputs"] = {name: tree.plain() for name, tree in self.inputs.items()}
+        made["inputs"] = {
+            f"{name}?" if name in self.optional else name: tree.plain() for name, tree in self.inputs.items()
+        }
         for section, head in (("nodes", False), ("heads", True)):
             made[section] = {name: _plain(spec) for name, spec in self.nodes.items() if spec.head == head}
         made |= self.inner.plain()

@@ -15,7 +15,7 @@ from .infer import EdgeInfo
 from .patch import Patched, load
 from .reach import Field
 from .resolved import Resolved, reached
-from .schema import NodeSpec, input_axes
+from .schema import NodeSpec, input_port
 from .source import Tree
 from .state import State
 
@@ -35,7 +35,8 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     assert layered.source is not None
     state = State(layered.source, layered.findings, removed=dict(layered.removed), broken=set(layered.broken))
     for name, tree in layered.inputs.items():
-        _add_input(state, name, tree)
+        _add_input(state, name, tree, name in layered.optional)
+    _check_bounds(state, layered.inputs)
     heads = {name: _weight(spec) for name, spec in layered.nodes.items() if spec.head}
     if not heads and not layered.keep and not state.findings:
         state.findings.find("there is no head and nothing to keep, so nothing to compute", None, "heads")
@@ -48,17 +49,29 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     return _pruned(state, layered, heads, kept)
 
 
-def _add_input(state: State, name: str, tree: Tree) -> None:
-    parts = input_axes(tree)
-    assert not isinstance(parts, str)  # read_recipe has checked it
+def _add_input(state: State, name: str, tree: Tree, optional: bool) -> None:
+    port = input_port(tree)
+    assert not isinstance(port, str)  # read_recipe has checked it
     # Channels are numbers, everything else a symbol, a stated length too.
-    axes: list[Dim] = [int(a.text) if a.text.isdigit() and i == 1 else symbol(a.text) for i, a in enumerate(parts)]
+    axes: list[Dim] = [int(a.text) if a.text.isdigit() and i == 1 else symbol(a.text) for i, a in enumerate(port.axes)]
     state.edges[name] = EdgeInfo(
         axes=tuple(axes),
-        integer=len(axes) == 1,
-        field=Field() if len(axes) > 1 else None,
+        integer=port.integer,
+        below=int(port.below.text) if port.below is not None and port.below.text.isdigit() else None,
+        optional=optional,
+        field=None if port.integer else Field(),
         digest=digest.of_input(name, tuple(axes)),
     )
+
+
+def _check_bounds(state: State, inputs: Mapping[str, Tree]) -> None:
+    """Findings for whole numbers bounded by a symbol that no input has."""
+    known = {s for name in inputs for axis in state.edges[name].axes if not isinstance(axis, int) for s in axis.symbols}
+    for name, tree in inputs.items():
+        port = input_port(tree)
+        below = "" if isinstance(port, str) or port.below is None else port.below.text
+        if below and not below.isdigit() and below not in known:
+            state.findings.find(f"no input has an axis {below!r}; {near(below, known)}", tree.mark, f"inputs.{name}")
 
 
 def _wanted(layered: Patched) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import Mark, Problem, near, shown
 from .find import Source
-from .signature import Axis, parse_axes
+from .signature import Port, parse_axes
 from .source import Tree
 
 VERSION = 1
@@ -92,6 +92,7 @@ class Recipe:
     set_marks: dict[str, Mark]
     keep: tuple[Tree, ...]
     broken: frozenset[str] = frozenset()  # nodes and inputs of the wrong form: what reads them is not reported again
+    optional: frozenset[str] = frozenset()  # inputs that a call may leave out
 
 
 class Findings(list[Problem]):
@@ -118,9 +119,7 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
     if base is not None and not isinstance(base.value, str):
         findings.find(f"base should be a recipe's name or path, not {base.kind}", base.mark, "base")
         base = None
-    written = dict(_named_trees(top.get("inputs"), "inputs", findings))
-    inputs = {n: t for n, t in written.items() if _input_axes(n, t, findings)}
-    broken = set(written) - set(inputs)
+    inputs, optional, broken = _inputs(top.get("inputs"), findings)
     nodes: dict[str, NodeSpec] = {}
     for section in ("nodes", "heads"):
         for n, t, mark in _entries(top.get(section), section, findings):
@@ -154,6 +153,7 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
         set_marks=dict(settings.keys) if settings is not None else {},
         keep=_texts(top.get("keep"), "keep", findings),
         broken=frozenset(broken),
+        optional=optional,
     )
 
 
@@ -176,25 +176,42 @@ def reserved() -> frozenset[str]:
     return frozenset((*dir(nn.Module()), *dir(GraphModel), "self", "outputs", "nodes", "heads", "inputs"))
 
 
-def input_axes(tree: Tree) -> tuple[Axis, ...] | str:
-    """The axes of a recipe's input, or why they are none."""
+def input_port(tree: Tree, name: str = "", optional: bool = False) -> Port | str:
+    """A recipe's input as a port, or why it is none: axes, and after them `< n` where it holds whole numbers."""
     if not isinstance(tree.value, str):
         return f"an input is written as its axes, like 'B 4 L', not {tree.kind}"
-    parts = tree.value.split()
-    for part in parts:
+    text, less, below = tree.value.partition(" < ")
+    parts = text.split()
+    for part in (*parts, *([below] if less else ())):
         if not _INPUT_AXIS.fullmatch(part):
             return f"an input's axis is a number or a capital symbol, like 'B 4 L', unlike {shown(part)}"
     if not parts or parts[0] != "B" or "B" in parts[1:]:
         return f"an input's first axis, and no other, is the batch, 'B', unlike {shown(tree.value)}"
-    return parse_axes(tree.value)
+    try:
+        return Port(name, parse_axes(text), optional, parse_axes(below)[0] if less else None)
+    except ValueError as error:
+        return str(error)
 
 
-def _input_axes(name: str, tree: Tree, findings: Findings) -> bool:
-    found = input_axes(tree)
-    problem = found if isinstance(found, str) else unusable_name(name)
-    if problem:
-        findings.find(problem, tree.mark, f"inputs.{name}")
-    return problem is None
+def _inputs(tree: Tree | None, findings: Findings) -> tuple[dict[str, Tree], frozenset[str], set[str]]:
+    """Inputs by name, which of them a call may leave out (written `name?`), and those of the wrong form."""
+    inputs: dict[str, Tree] = {}
+    marks: dict[str, Mark | None] = {}
+    optional: set[str] = set()
+    broken: set[str] = set()
+    for written, axes, mark in _entries(tree, "inputs", findings):
+        name = written.removesuffix("?")
+        port = input_port(axes)
+        if name in marks:
+            findings.find(f"{name!r} is named twice; first at {marks[name]}", mark, f"inputs.{written}")
+        elif problem := port if isinstance(port, str) else unusable_name(name):
+            findings.find(problem, axes.mark, f"inputs.{written}")
+            broken.add(name)
+        else:
+            inputs[name] = axes
+            optional.update([name] if written != name else [])
+        marks.setdefault(name, mark)
+    return inputs, frozenset(optional), broken
 
 
 def _node(name: str, tree: Tree, path: str, head: bool, findings: Findings, wired: bool = True) -> NodeSpec | None:

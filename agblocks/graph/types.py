@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt, Predicate
 
@@ -14,9 +15,18 @@ def odd(value: int) -> bool:
     return value % 2 == 1
 
 
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Metadata of an annotation: the values that tests draw, where few of the valid ones make sense together."""
+
+    examples: tuple[Any, ...]
+
+
 Positive = Annotated[int, Gt(0), Le(LARGEST)]
 NonNegative = Annotated[int, Ge(0), Le(LARGEST)]
 Odd = Annotated[int, Gt(0), Lt(LARGEST), Predicate(odd)]  # a kernel that keeps the length
+Distance = Annotated[int, Gt(0), Le(2**31)]  # base pairs
 Probability = Annotated[float, Ge(0.0), Lt(1.0)]
 PositiveFloat = Annotated[float, Gt(0.0), Le(1e9)]
 NonNegativeFloat = Annotated[float, Ge(0.0), Le(1e9)]
+Counts = Annotated[list[NonNegative], Examples(([1], [1, 1], [2, 1]))]  # one an organism

@@ -11,6 +11,7 @@ from torch import Tensor
 ScalarLoss = Literal["mse", "huber", "poisson"]
 
 TINY = 1e-7
+SOFT = 10.0  # above it, AlphaGenome's scale of counts grows with the square root
 
 
 def known(target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -42,3 +43,9 @@ def scalar_loss(kind: ScalarLoss, prediction: Tensor, target: Tensor, mask: Tens
     else:
         errors = (prediction - target).square()
     return masked_mean(errors, there)
+
+
+def soft_clip(counts: Tensor) -> Tensor:
+    """Counts above 10 as `2 * sqrt(10 * counts) - 10`, smaller ones as they are."""
+    # The clamp keeps the square root away from what it isn't used for.
+    return torch.where(counts > SOFT, 2 * (SOFT * counts.clamp(min=SOFT)).sqrt() - SOFT, counts)

@@ -47,6 +47,16 @@ class MeanPool(nn.Module):
         return f"{self.size}"
 
 
+def sum_pool(x: Tensor, size: int) -> Tensor:
+    """Sums of each `size` positions: (..., length) -> (..., length / size), float32 or better. A NaN makes its sum NaN.
+
+    Use when: base-pair targets are wanted at a coarser resolution. Raises ValueError where the length doesn't divide.
+    """
+    if x.shape[-1] % size:
+        raise ValueError(f"{x.shape[-1]} positions don't divide into sums of {size}")
+    return x.unflatten(-1, (-1, size)).sum(-1, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
 class AttentionPool(nn.Module):
     """Weighted mean of each `size` positions, weights by softmax over them of a linear map of the channels.
 

@@ -16,6 +16,7 @@ class Rope(nn.Module):
     0; angles are worked out in float64, so they are right at any length.
 
     Shapes: x (batch, positions, ..., channels) -> the same. Source: AlphaGenome. Pairs are (0, 1), (2, 3), ...
+    `turns` and `rotate` are the two halves of it, for positions that are given.
     """
 
     frequency: Tensor
@@ -35,14 +36,16 @@ class Rope(nn.Module):
         widest = max(1.0, float(self.max_position - n + 1))
         self.frequency.copy_(1 / (steps + widest ** (steps / max(1, n - 1))))
 
+    def turns(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of whole-number positions (...) -> (..., channels / 2), float32 or better for a type."""
+        angle = positions.to(torch.float64)[..., None] * self.frequency
+        wide = torch.promote_types(dtype, torch.float32)
+        return angle.cos().to(wide), angle.sin().to(wide)
+
     def forward(self, x: Tensor) -> Tensor:
-        positions = torch.arange(x.shape[1], dtype=torch.float64, device=x.device)
-        angle = positions[:, None] * self.frequency
-        angle = angle.view(x.shape[1], *(1,) * (x.dim() - 3), -1)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = angle.cos().to(wide), angle.sin().to(wide)
-        even, odd = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
-        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(x.dtype)
+        cos, sin = self.turns(torch.arange(x.shape[1], device=x.device), x.dtype)
+        shape = (x.shape[1], *(1,) * (x.dim() - 3), -1)
+        return rotate(x, cos.view(shape), sin.view(shape))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Rope:
         """Move with the model, but stay float64."""
@@ -54,3 +57,9 @@ class Rope(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, max_position={self.max_position}"
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of channels of x (..., channels) by angles; cosines and sines broadcast to (..., channels / 2)."""
+    even, odd = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(x.dtype)

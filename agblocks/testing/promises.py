@@ -300,9 +300,6 @@ def one_node(case: Case) -> dict[str, Any]:
     solution, texts = case.solution(), oracle.ports(str(case.entry.signature))[0]
     inputs = {}
     for port, axes in solution.axes.items():
-        integer = next(p.integer for p in case.entry.signature.inputs if p.name == port)
-        if integer and len(axes) > 1:
-            raise NotHere
         written = []
         for index, (axis, text) in enumerate(zip(axes, texts[port].axes, strict=True)):
             bare = text.partition(">=")[0]
@@ -314,7 +311,10 @@ def one_node(case: Case) -> dict[str, Any]:
                 written.append(str(case.values[bare]))
             else:
                 written.append(bare)
-        inputs[port] = " ".join(written)
+        below = texts[port].below if _integer(case, port) and len(axes) > 1 else None
+        inputs[port] = " ".join(written) + (
+            f" < {below if below[0].isupper() else case.values[below]}" if below else ""
+        )
     node = {"block": case.block, "in": {port: port for port in inputs}, "args": dict(case.full_args)}
     ports = [p.name for p in case.entry.signature.outputs[1:]]
     return {"recipe": 1, "inputs": inputs, "nodes": {"node": node}, "keep": ["node", *(f"node.{p}" for p in ports)]}

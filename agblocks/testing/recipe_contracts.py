@@ -70,16 +70,18 @@ def pruning(recipe: Recipe) -> None:
 
 
 def shapes(recipe: Recipe) -> None:
-    """Every edge has the resolved shape, at several admitted lengths."""
+    """Every edge has the resolved shape, at several admitted lengths, with optional inputs and without."""
     resolved = resolve(recipe)
     model, device = _built(resolved)
     for values in _lengths(resolved, 3):
-        made = model(**_inputs(resolved, values, device), outputs=resolved.outputs)
-        for name, value in made.items():
-            axes = resolved.info(name).axes
-            wanted = tuple(d if isinstance(d, int) else d.at(values) for d in axes)
-            if tuple(value.shape) != wanted:
-                raise Broken(f"{name!r} should be {list(wanted)} at {values}, but is {list(value.shape)}")
+        given = _inputs(resolved, values, device)
+        firm = {name: value for name, value in given.items() if not resolved.inputs[name].optional}
+        for inputs in (given, firm) if len(firm) < len(given) else (given,):
+            for name, value in model(**inputs, outputs=resolved.outputs).items():
+                axes = resolved.info(name).axes
+                wanted = tuple(d if isinstance(d, int) else d.at(values) for d in axes)
+                if tuple(value.shape) != wanted:
+                    raise Broken(f"{name!r} should be {list(wanted)} at {values}, but is {list(value.shape)}")
 
 
 def length_rule(recipe: Recipe) -> None:
@@ -300,7 +302,8 @@ def _inputs(resolved: Resolved, values: Mapping[str, int], device: str = "cpu") 
     for name, info in resolved.inputs.items():
         shape = [d if isinstance(d, int) else int(d.at(values)) for d in info.axes]
         if info.integer:
-            value = torch.arange(shape[0]) % (info.below or 2)
+            first = torch.arange(shape[0]).view(-1, *(1,) * (len(shape) - 1))
+            value = (first % (info.below or 2)).expand(shape)
         elif len(shape) == 3 and shape[1] == 4:
             value = dna(shape[0], shape[2], 3)
         else:

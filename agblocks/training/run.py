@@ -196,7 +196,8 @@ def _content(file: Path, text: str, tensors: dict[str, Tensor]) -> dict[str, Any
 def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
     """Every head and input that the wiring names is the model's, and every column is there."""
     inputs = [wiring.dna, *(n for n in [wiring.reverse] if n is not None), *(n for n, _ in wiring.constants)]
-    if sorted(inputs) != sorted(resolved.inputs):
+    needed = {name for name, info in resolved.inputs.items() if not info.optional}
+    if len(set(inputs)) < len(inputs) or not needed <= set(inputs) <= set(resolved.inputs):
         raise RunError(f"{file}: damaged metadata: inputs {inputs}, the model has {list(resolved.inputs)}")
     if not wiring.targets:
         raise RunError(f"{file}: damaged metadata: no target")

@@ -197,7 +197,7 @@ def _check_width(resolved: Resolved, head: str, names: Sequence[str]) -> None:
 
 
 def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None, tuple[tuple[str, int], ...]]:
-    dna = [n for n, info in resolved.inputs.items() if len(info.axes) == 3 and info.axes[1] == 4]
+    dna = [n for n, info in resolved.inputs.items() if len(info.axes) == 3 and info.axes[1] == 4 and not info.integer]
     if len(dna) != 1:
         inputs = ", ".join(f"{n} {i.shape}" for n, i in resolved.inputs.items())
         raise RunError(f"the model should have one input [B 4 L] for DNA, but has {inputs}")
@@ -207,7 +207,7 @@ def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None,
             others = [n for n in resolved.inputs if n != dna[0]]
             raise RunError(f"there is no whole-number input {name!r}; {near(name, others)}")
     for name, info in resolved.inputs.items():
-        if name == dna[0] or name in flags:
+        if name == dna[0] or name in flags or (info.optional and name not in given):
             continue
         if len(info.axes) != 1:
             raise RunError(f"input {name!r} is {info.shape}: a table of sequences has nothing for it")

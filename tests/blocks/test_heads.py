@@ -134,7 +134,7 @@ def tracks(**args):
 def test_track_scales(squash):
     head = tracks(squash=squash, resolution=128)
     x, organism = X * 20, torch.tensor([1, 0])
-    out, scaled, unit = head(x, organism)
+    out, scaled, unit, _ = head(x, organism)
     for row, o in enumerate(organism):
         for t in range(2):
             mean = head.track_means[o, t].item()
@@ -185,7 +185,7 @@ def test_track_loss(length):
     target = torch.rand(2, 2, length, dtype=torch.float64) * 5
     unit = torch.ones(2, 2, dtype=torch.float64)
     target[0, 1, 2] = NAN
-    outputs = {"scaled": prediction, "unit": unit}
+    outputs = {"scaled": prediction, "unit": unit, "real": torch.ones(2, 2, dtype=torch.bool)}
     assert head.loss(outputs, target).item() == pytest.approx(track_loss(head, target, prediction), rel=1e-6)
     mask = torch.rand(2, 2, length) > 0.4
     assert head.loss(outputs, target, mask).item() == pytest.approx(
@@ -200,19 +200,19 @@ def test_segments_are_of_131072_bases():
 
 def test_track_targets_are_brought_to_the_models_scale():
     head = tracks(squash=True, resolution=128)
-    out, scaled, unit = head(X * 20, torch.tensor([1, 0]))
-    exact = head.loss({"scaled": scaled, "unit": unit}, out.detach())
-    off = head.loss({"scaled": scaled * 1.5, "unit": unit}, out.detach())
+    out, scaled, unit, real = head(X * 20, torch.tensor([1, 0]))
+    exact = head.loss({"scaled": scaled, "unit": unit, "real": real}, out.detach())
+    off = head.loss({"scaled": scaled * 1.5, "unit": unit, "real": real}, out.detach())
     assert exact < off
-    assert head.loss_ports == ("scaled", "unit")
+    assert head.loss_ports == ("scaled", "unit", "real")
 
 
 def test_track_loss_has_finite_gradients_where_targets_are_missing_or_zero():
     head = tracks(squash=True)
-    _, scaled, unit = head(X, torch.tensor([1, 0]))
+    _, scaled, unit, real = head(X, torch.tensor([1, 0]))
     target = torch.zeros(2, 2, 6, dtype=torch.float64)
     target[0] = NAN
-    head.loss({"scaled": scaled, "unit": unit}, target).backward()
+    head.loss({"scaled": scaled, "unit": unit, "real": real}, target).backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
 
 
@@ -220,10 +220,10 @@ def test_contacts():
     head = ContactHead(4, tracks=3).double()
     torch.nn.init.normal_(head.linear.bias)
     x, organism = torch.randn(2, 5, 5, 4, dtype=torch.float64), torch.tensor([1, 0])
-    out = head(x, organism)
+    out, real = head(x, organism)
     for row, o in enumerate(organism):
         wanted = x[row] @ head.linear.weight[o].T + head.linear.bias[o]
         torch.testing.assert_close(out[row], wanted, rtol=0, atol=1e-12)
     target = torch.zeros_like(out)
     target[0] = NAN
-    assert head.loss({"out": out}, target).item() == pytest.approx(out[1].square().mean().item())
+    assert head.loss({"out": out, "real": real}, target).item() == pytest.approx(out[1].square().mean().item())

@@ -174,13 +174,13 @@ def test_frozen_digests_of_shipped_recipes():
 
 
 FROZEN = {
-    "alphagenome": "557c3f8600ee",
+    "alphagenome": "d64abc7db9b6",
     "alphagenome_encoder_mpra": "7b3d942f6e96",
     "deepstarr": "93d9ba4aa35d",
     "dream_attn": "dada4c545427",
     "dream_cnn": "fde7c0f5bd22",
     "dream_rnn": "338f5e08a8a2",
-    "enformer_style": "9c19183cbda5",
+    "enformer_style": "0bb7a667af3d",
     "mpra_small": "1c25fa64e76c",
     "mpralegnet": "c931d71d9c4c",
     "mpralegnet_example": "de06495a76bc",
