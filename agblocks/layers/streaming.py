@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -154,9 +155,10 @@ class _Blocks:
         self.scale = 1 / math.sqrt(q.shape[-1])
         self.before = k.shape[1] - (0 if bias is None else bias.shape[-1] * repeat)
 
-    def exactly(self) -> torch.autocast:
-        """Autocast would take the logits back to half precision."""
-        return torch.autocast(self.q.device.type, enabled=False)
+    def exactly(self) -> AbstractContextManager[object]:
+        """Autocast would take the logits back to half precision. (The meta device has none.)"""
+        device = self.q.device.type
+        return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
         """Slices of examples and queries: several short examples at once, or one long one in parts."""

@@ -10,7 +10,6 @@ from agblocks.graph import Block, Edge, Misfit, Nodes, composite, register
 from agblocks.graph.types import Odd, Positive, Probability
 from agblocks.layers import Eps, LayerNorm, SelfAttention, role
 
-
 KEY_BIAS = {"gradients": "a bias on keys adds the same to all logits of a query, so none reaches attention.k.bias"}
 
 
