@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from .resolved import Resolved, ResolvedNode
+
+if TYPE_CHECKING:
+    from .cost import Cost
 
 
 def parameters(resolved: Resolved) -> dict[str, int]:
@@ -15,35 +19,40 @@ def parameters(resolved: Resolved) -> dict[str, int]:
     return {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in resolved.nodes}
 
 
-def table(resolved: Resolved, counts: Mapping[str, int] | None = None, inner: bool = True) -> str:
+def table(
+    resolved: Resolved, counts: Mapping[str, int] | None = None, inner: bool = True, cost: Cost | None = None
+) -> str:
     """One line a node: what it reads, its shape, parameters and receptive field; composites with their sums.
 
-    `inner=False` leaves out the nodes inside composites.
+    `inner=False` leaves out the nodes inside composites. With a `cost` a column has multiply-adds for each base.
     """
     counts = counts if counts is not None else parameters(resolved)
-    rows: list[tuple[str, ...]] = [("node", "block", "reads", "shape", "parameters", "sees")]
+    adds = cost.per_base if cost is not None else {}
+    rows: list[tuple[str, ...]] = [("node", "block", "reads", "shape", "parameters", "sees", "mult-adds/bp")]
     for name, info in resolved.inputs.items():
-        rows.append((f"{name}{'?' * info.optional}", "input", "", info.shape, "", ""))
+        rows.append((f"{name}{'?' * info.optional}", "input", "", info.shape, "", "", ""))
     opened: str | None = None
     for node in resolved.nodes.values():
         top, dot, _ = node.name.partition(".")
         if dot and top != opened:
-            rows.append(_group_row(resolved, counts, top))
+            rows.append((*_group_row(resolved, counts, top), _number(_within(adds, top))))
         opened = top if dot else None
         if inner or not dot:
-            rows.append(_row(resolved, counts, node, "  " * bool(dot)))
-    return "\n".join(_aligned(rows))
+            rows.append((*_row(resolved, counts, node, "  " * bool(dot)), _number(adds.get(node.name, 0))))
+    return "\n".join(_aligned(rows if cost is not None else [row[:-1] for row in rows]))
 
 
 def summary(resolved: Resolved, counts: Mapping[str, int] | None = None) -> str:
-    """What `agblocks show` prints: name, digest, table, heads, length rules, what was dropped."""
+    """What `agblocks show` prints: name, digest, table, heads, length rules, cost, what was dropped."""
     counts = counts if counts is not None else parameters(resolved)
+    cost, costs = _cost(resolved)
     lines = [f"{resolved.name}  {resolved.digest[:12]}  {sum(counts.values()):,} parameters", ""]
-    lines += [table(resolved, counts), ""]
+    lines += [table(resolved, counts, cost=cost), ""]
     for head, weight in resolved.heads.items():
         lines.append(f"head {head}: {resolved.info(head).shape}{_weight(weight)}; {resolved.rule([head])}")
     for edge in resolved.keep:
         lines.append(f"kept {edge}: {resolved.info(edge).shape}; {resolved.rule([edge])}")
+    lines.append(costs)
     gone = [name for name in resolved.dropped if name.rpartition(".")[0] not in resolved.dropped]
     if gone:
         lines.append(f"not built, as no head reads it: {', '.join(gone)}")
@@ -102,8 +111,24 @@ def _sees(resolved: Resolved, edge: str) -> str:
     return f"{info.field.width:,} bp" if info.field else "all"
 
 
-def _number(count: int) -> str:
-    return f"{count:,}" if count else "-"
+def _cost(resolved: Resolved) -> tuple[Cost | None, str]:
+    """Multiply-adds where they can be counted, and what there is to say of them."""
+    from .cost import cost
+
+    try:
+        found = cost(resolved)
+    except Exception as error:  # whatever a block raises where it is given tensors without memory
+        return None, f"multiply-adds not counted: {str(error).strip().splitlines()[0]}"
+    where = ", ".join(f"{name} = {length:,}" for name, length in found.lengths.items())
+    return found, f"{found.total / found.bases:,.0f} multiply-adds for each base{f', at {where}' if where else ''}"
+
+
+def _within(counts: Mapping[str, float], top: str) -> float:
+    return sum(count for name, count in counts.items() if name.startswith(f"{top}."))
+
+
+def _number(count: float) -> str:
+    return "-" if not count else f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"
 
 
 def _weight(weight: float) -> str:
@@ -113,7 +138,7 @@ def _weight(weight: float) -> str:
 def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
     rows = list(rows)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    right = {4, 5}
+    right = {4, 5, 6}
     return [
         "  ".join(
             c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
