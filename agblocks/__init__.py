@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .graph.model import GraphModel
     from .graph.resolve import resolve
     from .graph.resolved import Resolved
+    from .weights.load import load_weights
 
 __version__ = "0.1.0"
 
@@ -22,13 +23,15 @@ _LAZY = {
     "build": "graph.build",
     "diff": "graph.diff",
     "GraphModel": "graph.model",
+    "load_weights": "weights.load",
     "Resolved": "graph.resolved",
     "resolve": "graph.resolve",
 }
 
 __all__ = [
     "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem", "Pyramid", "RecipeError",
-    "RegistrationError", "Resolved", "build", "composite", "diff", "register", "reset_parameters", "resolve",
+    "RegistrationError", "Resolved", "build", "composite", "diff", "load_weights", "register", "reset_parameters",
+    "resolve",
 ]  # fmt: skip
 
 

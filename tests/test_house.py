@@ -20,9 +20,10 @@ ALLOWED = {
     "layers": {"_torchvision"},
     **{room: {"errors", "graph", "layers", "_torchvision"} for room in ROOMS},
     "data": {"errors"},
+    "weights": {"errors", "graph"},
     "testing": {"errors", "graph", "_torchvision", ""},
     "training": {"errors", "graph", "data", "_torchvision", ""},
-    "cli": {"errors", "graph", "data", "training", "testing", "_torchvision", ""},
+    "cli": {"errors", "graph", "data", "training", "testing", "weights", "_torchvision", ""},
 }
 LAZY_GRAPH = {"build", "model", "resolve", "resolved", "expand", "place", "wire", "state", "nested", "patch"}
 
@@ -93,7 +94,8 @@ def test_public_names():
 
 PUBLIC = [
     "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem", "Pyramid", "RecipeError",
-    "RegistrationError", "Resolved", "build", "composite", "diff", "register", "reset_parameters", "resolve",
+    "RegistrationError", "Resolved", "build", "composite", "diff", "load_weights", "register", "reset_parameters",
+    "resolve",
 ]  # fmt: skip
 
 

@@ -1,0 +1,9 @@
+"""Published and saved weights: loaded into models by declarative maps, strictly, leanly, and all or nothing."""
+
+from .errors import WeightsError
+from .formats import FORMATS
+from .load import load_state, load_weights
+from .place import materialise
+from .report import Report
+
+__all__ = ["FORMATS", "Report", "WeightsError", "load_state", "load_weights", "materialise"]

@@ -1,0 +1,88 @@
+"""Keras weights in HDF5: keys are `<layer>/<variable>`, whatever the version of Keras wraps around them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import WeightsError
+from .source import Entry, Source
+
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+_OTHER = ("kernel", "bias")
+
+
+class Hdf5File(Source):
+    """One Keras file: `.h5` of Keras 2 (weights alone or a whole model) or `.weights.h5` of Keras 3.
+
+    Keras numbers its batch norms over a whole session (`batch_normalization_7`); here they count from 1 in their order.
+    """
+
+    owned = True
+
+    def __init__(self, file: Path):
+        import h5py
+
+        super().__init__(str(file))
+        try:
+            self._file = h5py.File(file, "r")
+            found: dict[str, str] = {}
+            self._file.visititems(lambda path, item: found.update({path: path}) if _is_data(item) else None)
+            self._paths = _named(found)
+            for key, path in self._paths.items():
+                data = self._file[path]
+                self.entries[key] = Entry(tuple(data.shape), torch.empty(0, dtype=_dtype(data)).dtype)
+        except OSError as error:
+            raise WeightsError(f"{file}: damaged, or no HDF5 file: {error}") from None
+
+    def read(self, key: str) -> Tensor:
+        try:
+            tensor = torch.from_numpy(self._file[self._paths[key]][()].reshape(self.entries[key].shape))
+        except OSError as error:
+            raise WeightsError(f"{self.label}: {key!r} cannot be read: {error}") from None
+        self.read_bytes += tensor.nbytes
+        return tensor
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_data(item: Any) -> bool:
+    import h5py
+
+    return isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
+
+
+def _dtype(data: Any) -> torch.dtype:
+    import numpy as np
+
+    return torch.from_numpy(np.empty(0, data.dtype)).dtype
+
+
+def _named(paths: dict[str, str]) -> dict[str, str]:
+    """`layer/variable` -> path in the file; optimisers' variables left out."""
+    found: dict[str, str] = {}
+    for path in paths:
+        parts = path.removesuffix(":0").split("/")
+        if parts[0] in ("optimizer_weights", "optimizer") or len(parts) < 2:
+            continue
+        if len(parts) > 2 and parts[-2] == "vars":
+            layer = parts[-3]
+            names = _NORM if layer.startswith("batch_normalization") else _OTHER
+            number = int(parts[-1])
+            variable = names[number] if number < len(names) else parts[-1]
+        else:
+            layer, variable = parts[-2:]
+        found[f"{layer}/{variable}"] = path
+    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_(\d+))?/", key))})
+    count = {number: place for place, number in enumerate(order, 1)}
+    return {
+        re.sub(
+            r"^batch_normalization(?:_(\d+))?/", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}/", key
+        ): path
+        for key, path in found.items()
+    }

@@ -1,0 +1,105 @@
+"""Giving a model its tensors: all that were checked, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import reset_parameters
+from .errors import WeightsError
+from .match import Copy
+from .source import Source
+
+
+def fill(model: nn.Module, source: Source, copies: list[Copy], device: str | torch.device = "cpu") -> None:
+    """Read the tensors and put them into the model; raise before the first one changes if any is damaged.
+
+    Where the model's tensor has no memory yet (it is on the meta device), what is read becomes the parameter, on
+    `device`; there is one copy of each. What is left on the meta device is then given memory and drawn anew, constants
+    included. Where it has memory, all tensors are read once to be checked and once more to be copied into place, so
+    that there never is a second set of weights.
+    """
+    state = model.state_dict(keep_vars=True)
+    fresh = {copy.ours: copy for copy in copies if state[copy.ours].is_meta}
+    kept = [copy for copy in copies if copy.ours not in fresh]
+    for copy in kept:
+        _checked(source, copy)
+    made: dict[int, Tensor] = {}
+    for name, copy in fresh.items():
+        old = state[name]
+        if id(old) not in made:
+            made[id(old)] = _fresh(source, copy, old, device)
+    with torch.no_grad():
+        for copy in kept:
+            state[copy.ours].copy_(copy.transform(source.read(copy.key)))
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        materialise(model, device, made)
+
+
+def materialise(model: nn.Module, device: str | torch.device = "cpu", made: dict[int, Tensor] | None = None) -> None:
+    """Give every tensor on the meta device memory; values by the modules' own `reset_parameters`.
+
+    `made` are tensors to use instead, by the id of the one on the meta device; they are put in last, so that nothing
+    draws over them. A tensor that several modules share stays shared.
+    """
+    made = made or {}
+    drawn: dict[int, Tensor] = {}
+    before = {name: tensor for name, tensor in _tensors(model) if not tensor.is_meta}
+    held = {name: tensor.detach().clone() for name, tensor in before.items()} if before else {}
+
+    def empty(old: Tensor) -> Tensor:
+        if id(old) not in drawn:
+            drawn[id(old)] = torch.empty_like(old, device=device)
+        return drawn[id(old)]
+
+    _swap(model, lambda old: None if id(old) in made else empty(old))
+    reset_parameters(model)
+    _swap(model, lambda old: made.get(id(old)))
+    with torch.no_grad():  # what had memory before keeps its values
+        for name, tensor in held.items():
+            before[name].copy_(tensor)
+
+
+def _swap(model: nn.Module, new: Callable[[Tensor], Tensor | None]) -> None:
+    parameters: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in list(module._parameters.items()):
+            if old is not None and old.is_meta and (value := new(old)) is not None:
+                if id(old) not in parameters:
+                    parameters[id(old)] = nn.Parameter(value, requires_grad=old.requires_grad)
+                    for attribute, said in vars(old).items():
+                        with suppress(AttributeError):
+                            setattr(parameters[id(old)], attribute, said)
+                setattr(module, name, parameters[id(old)])  # through the module: an LSTM keeps a list of its own
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and buffer.is_meta and (value := new(buffer)) is not None:
+                setattr(module, name, value)
+
+
+def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _checked(source: Source, copy: Copy) -> Tensor:
+    tensor = source.read(copy.key)
+    if tensor.is_floating_point() and not finite(tensor):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise WeightsError(f"{source.label}: {copy.key!r} holds {bad:,} values that are not finite; nothing was loaded")
+    return tensor
+
+
+def _fresh(source: Source, copy: Copy, old: Tensor, device: str | torch.device) -> Tensor:
+    read = _checked(source, copy)
+    turned = copy.transform(read).to(device=device, dtype=old.dtype).contiguous()
+    if source.owned or turned.untyped_storage().data_ptr() != read.untyped_storage().data_ptr():
+        return turned
+    return turned.clone()
+
+
+def finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, mostly without a map of them."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -1,0 +1,84 @@
+"""Where tensors are read from, one at a time: what every kind of file offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Source(ABC):
+    """Named tensors of a file or a mapping. Names, shapes and types are known before anything is read.
+
+    label: for messages. entries: by key. metadata: what the file says of itself. others: keys that hold no tensor.
+    revision: of a hub's repository. read_bytes: read so far, of tensors.
+    """
+
+    def __init__(self, label: str):
+        self.label = label
+        self.entries: dict[str, Entry] = {}
+        self.metadata: Mapping[str, Any] = {}
+        self.others: tuple[str, ...] = ()
+        self.revision: str | None = None
+        self.read_bytes = 0
+
+    @abstractmethod
+    def read(self, key: str) -> Tensor:
+        """One tensor, on the CPU."""
+
+    #: whether what `read` gives is nobody else's memory
+    owned = False
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
+        """Let go of the file."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Held(Source):
+    """Tensors that are in memory: a state dict, of torch or NumPy."""
+
+    def __init__(self, tensors: Mapping[str, Any], label: str = "the state dict"):
+        super().__init__(label)
+        self._tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor) or is_array(value)}
+        self.others = tuple(str(key) for key in tensors if key not in self._tensors)
+        for key, value in self._tensors.items():
+            self.entries[key] = Entry(tuple(value.shape), as_tensor(value, 0).dtype)
+
+    def read(self, key: str) -> Tensor:
+        tensor = as_tensor(self._tensors[key])
+        self.read_bytes += tensor.nbytes
+        return tensor.detach()
+
+
+def as_tensor(value: Any, most: int | None = None) -> Tensor:
+    """A tensor of a tensor or an array, of an array's first `most` numbers alone where that is said."""
+    import numpy as np
+
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    return torch.from_numpy(array.copy() if most is None else array.reshape(-1)[:most].copy())
+
+
+def is_array(value: object) -> bool:
+    """Whether it is a NumPy array (or number) of a type that torch has."""
+    import numpy as np
+
+    return isinstance(value, (np.ndarray, np.generic)) and np.asarray(value).dtype.kind in "fiub"
