@@ -113,4 +113,6 @@ class ConvBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.drop_path(self.dropout(self.conv(self.activation(self.norm(x)))))
-        return F.pad(x, (0, 0, 0, self.more)) + h if self.residual else h
+        if not self.residual:
+            return h
+        return (F.pad(x, (0, 0, 0, self.more)) if self.more else x) + h

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from ..errors import RecipeError
+from ..graph.nodes import stride_of
 from ..graph.registry import Entry, lookup
 from .arguments import of
 from .case import AnyCase, GraphCase
@@ -14,6 +16,7 @@ from .fit import fitted
 from .solve import SIZES, dims_of
 
 CHANNELS, LENGTH = 8, 16
+LONGEST = 512  # positions, where the coarsest track of a graph should have two
 
 
 def generous(case: AnyCase) -> AnyCase | None:
@@ -53,13 +56,21 @@ def _recipe(case: GraphCase) -> GraphCase | None:
         for inputs in (recipe["inputs"], case.recipe["inputs"]):
             made = replace(case, recipe={**recipe, "inputs": inputs})
             try:
-                fits = made.admitted(64)
+                wanted = max(LENGTH, min(2 * _coarsest(made), LONGEST))
+                fits = made.admitted(64) if len(made.lengths) > 1 else made.admitted(max(64, wanted))
             except RecipeError:
                 continue
             if fits:
-                long = [v for v in fits if min(v.values(), default=LENGTH) >= LENGTH]
+                long = [v for v in fits if min(v.values(), default=wanted) >= wanted]
                 return replace(made, lengths=(long or fits[-1:])[0])
     return None
+
+
+def _coarsest(case: GraphCase) -> int:
+    """The largest stride in a graph: two positions there are so many, rounded up, at the input."""
+    resolved = case.resolved
+    edges = [edge for node in resolved.nodes.values() for edge in node.outputs]
+    return max((ceil(stride_of(resolved.info(edge).axes) or 1) for edge in edges), default=1)
 
 
 def _wider(axes: str) -> str:
