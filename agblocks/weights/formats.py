@@ -13,6 +13,11 @@ from .source import Source
 #: format -> where its table stands
 TABLES = {
     "alphagenome-pytorch": "alphagenome.ALPHAGENOME",
+    "enformer-pytorch": "enformer.ENFORMER",
+    "borzoi-pytorch": "borzoi.BORZOI",
+    "mpralegnet": "legnet.LEGNET",
+    "dream": "dream.DREAM",
+    "deepstarr-keras": "deepstarr.DEEPSTARR",
 }
 FORMATS = ("agblocks", *TABLES)
 PREFIXES = ("", "model.", "module.", "_orig_mod.", "net.")  # that trainers and wrappers put before every key

@@ -1,4 +1,4 @@
-"""Keras weights in HDF5: keys are `<layer>/<variable>`, whatever the version of Keras wraps around them."""
+"""Keras weights in HDF5: keys are `<layer>.<variable>`, whatever the version of Keras wraps around them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _dtype(data: Any) -> torch.dtype:
 
 
 def _named(paths: dict[str, str]) -> dict[str, str]:
-    """`layer/variable` -> path in the file; optimisers' variables left out."""
+    """`layer.variable` -> path in the file; optimisers' variables left out."""
     found: dict[str, str] = {}
     for path in paths:
         parts = path.removesuffix(":0").split("/")
@@ -77,12 +77,12 @@ def _named(paths: dict[str, str]) -> dict[str, str]:
             variable = names[number] if number < len(names) else parts[-1]
         else:
             layer, variable = parts[-2:]
-        found[f"{layer}/{variable}"] = path
-    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_(\d+))?/", key))})
+        found[f"{layer}.{variable}"] = path
+    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_(\d+))?\.", key))})
     count = {number: place for place, number in enumerate(order, 1)}
     return {
         re.sub(
-            r"^batch_normalization(?:_(\d+))?/", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}/", key
+            r"^batch_normalization(?:_(\d+))?\.", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}.", key
         ): path
         for key, path in found.items()
     }

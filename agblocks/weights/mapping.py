@@ -112,11 +112,13 @@ class Bound:
         for key in sorted(plain, key=lambda key: plain[key] != key[len(prefix) :]):  # plain names first: they win
             if self.actual.setdefault(plain[key], key) != key:
                 self.repeats.append(key)
-        self._last = {rule: self._greatest(rule) for rule in mapping.rules if "last" in rule.ours.text}
+        self._last = {
+            rule: self._greatest(rule) for rule in mapping.rules if "last" in rule.ours.text + rule.theirs.text
+        }
 
     def _greatest(self, rule: Rule) -> int:
-        found = (rule.theirs.match(key) for key in self.actual)
-        return max((int(v) for values in found if values for v in values.values()), default=rule.last)
+        numbers = [n for key in self.actual if (n := rule.theirs.number(key)) is not None]
+        return max(numbers, default=rule.last)
 
     def last(self, rule: Rule) -> int | None:
         """The greatest number at the rule's place in the source."""
@@ -137,9 +139,13 @@ class Bound:
                 if key is not None:
                     optional = tensor.rpartition(".")[2] in self.map.optional
                     return Want(key, rule.transform, optional)
-            elif block not in rule.blocks:
+            elif block not in rule.blocks and self._has(rule, node):
                 other = " or ".join(rule.blocks)
         return other
+
+    def _has(self, rule: Rule, node: str) -> bool:
+        values = rule.node.match(node, self.last(rule))
+        return values is not None and rule.theirs.fill(values, self.last(rule)) in self.actual
 
     def places(self, key: str) -> list[tuple[str, str]]:
         """Where the source's key goes: (node, tensor) of ours, with what the key doesn't say left as `{r}`."""
@@ -169,7 +175,7 @@ def _rules(node: Node) -> list[Rule]:
             Pattern(node.ours),
             blocks,
             Pattern(f"{node.ours}.{ours}"),
-            Pattern(f"{node.theirs}.{theirs}"),
+            Pattern(_joined(node.theirs, theirs)),
             transform,
             node.last,
         )
@@ -182,7 +188,11 @@ def _spread(leaves: Leaves, ours: str = "", theirs: str = "") -> list[tuple[str,
     for name, what in leaves.items():
         other, rest = (what, None) if isinstance(what, str) else what
         if isinstance(rest, Mapping):
-            found += _spread(rest, f"{ours}{name}.", f"{theirs}{other}." if other else theirs)
+            found += _spread(rest, f"{ours}{name}.", _joined(theirs, other))
         else:
-            found.append((ours + name, theirs + other, Transform(rest) if rest else AS_IS))
+            found.append((ours + name, _joined(theirs, other), Transform(rest) if rest else AS_IS))
     return found
+
+
+def _joined(*parts: str) -> str:
+    return ".".join(part for part in parts if part)

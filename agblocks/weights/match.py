@@ -147,7 +147,7 @@ def _misfit(source: Source, key: str, transform: Transform, value: Tensor) -> st
     entry = source.entries[key]
     shape = transform.shape(entry.shape)
     if shape != tuple(value.shape):
-        turned = f" ({transform.axes})" if transform.axes else ""
+        turned = f" ({transform.said})" if transform.said else ""
         return f"{key} is {list(entry.shape)}{turned}, the model has {list(value.shape)}"
     if entry.dtype.is_floating_point != value.dtype.is_floating_point:
         return f"{key} is {entry.dtype}, the model has {value.dtype}"

@@ -22,8 +22,8 @@ _OPERATIONS = {
 class Pattern:
     """A name with holes. `{i}` is a whole number, `{i+2}` or `{2**(last-i)}` arithmetic over one, `{head}` a word.
 
-    One letter is a number, more are a word; `last` is the greatest number that the source has there, told by whoever
-    matches. Use when: a map says which of their names is which of ours.
+    One letter is a number, more are a word. `last` is the greatest number that the source has there, told by whoever
+    matches; `{last}` alone is that number. Use when: a map says which of their names is which of ours.
     """
 
     def __init__(self, text: str):
@@ -35,6 +35,14 @@ class Pattern:
             regex, end = regex + re.escape(text[end : hole.start()]) + wanted, hole.end()
         self.regex = regex + re.escape(text[end:])
         self._compiled = re.compile(self.regex)
+
+    def number(self, name: str) -> int | None:
+        """The first number that stands in the name's holes, where the name fits."""
+        found = self._compiled.fullmatch(name)
+        texts = (
+            [text for hole, text in zip(self.holes, found.groups(), strict=True) if is_number(hole)] if found else []
+        )
+        return int(texts[0]) if texts else None
 
     def match(self, name: str, last: int | None = None) -> dict[str, int | str] | None:
         """What the variables are where the whole name fits, else None."""
@@ -48,6 +56,10 @@ class Pattern:
             else:
                 if len(text) > 1 and text[0] == "0":
                     return None
+                if hole == "last":
+                    if int(text) != last:
+                        return None
+                    continue
                 variable = variable_of(hole)
                 value = solved(hole, last).get(int(text))
             if value is None or values.setdefault(variable, value) != value:
@@ -60,11 +72,11 @@ class Pattern:
         for hole in _HOLE.finditer(self.text):
             parts.append(self.text[end : hole.start()])
             end = hole.end()
-            value = values.get(variable_of(hole[1]))
+            value = last if hole[1] == "last" else values.get(variable_of(hole[1]))
             if value is None:
                 parts.append(hole[0])
-            elif isinstance(value, str):
-                parts.append(value)
+            elif isinstance(value, str) or hole[1] == "last":
+                parts.append(str(value))
             else:
                 number = calculated(hole[1], value, last)
                 if number is None or number < 0:
@@ -78,7 +90,7 @@ class Pattern:
 
 def is_number(hole: str) -> bool:
     """Whether a hole is for a whole number."""
-    return len(hole) == 1 or not hole.isidentifier()
+    return len(hole) == 1 or hole == "last" or not hole.isidentifier()
 
 
 @lru_cache(maxsize=4096)
