@@ -24,7 +24,7 @@ def enformer(
     width: Odd = 15,
     kernel: Odd = 5,
 ) -> Nodes:
-    """A wide convolution, then norm-activation-convolutions between attention pools, each with a residual pointwise one.
+    """A wide convolution, then norm-activation-convolutions, each with a residual pointwise one, and attention pools.
 
     The first stage has half of `channels`; from there widths grow geometrically to `channels`, rounded to multiples of
     `divisible_by`. Stage i has stride 2 ** (i - 1).
