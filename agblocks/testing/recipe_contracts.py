@@ -303,7 +303,8 @@ def _inputs(resolved: Resolved, values: Mapping[str, int], device: str = "cpu") 
         shape = [d if isinstance(d, int) else int(d.at(values)) for d in info.axes]
         if info.integer:
             first = torch.arange(shape[0]).view(-1, *(1,) * (len(shape) - 1))
-            value = (first % (info.below or 2)).expand(shape)
+            below = info.below or (2 if len(shape) == 1 else min(2, *values.values()))  # or below a length
+            value = (first % below).expand(shape)
         elif len(shape) == 3 and shape[1] == 4:
             value = dna(shape[0], shape[2], 3)
         else:

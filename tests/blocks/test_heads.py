@@ -227,3 +227,23 @@ def test_contacts():
     target = torch.zeros_like(out)
     target[0] = NAN
     assert head.loss({"out": out, "real": real}, target).item() == pytest.approx(out[1].square().mean().item())
+
+
+def test_tracks_that_fill_up_do_not_count():
+    head = tracks(real=[2, 1])
+    _, scaled, unit, real = head(X, torch.tensor([1, 0]))
+    assert real.tolist() == [[True, False], [True, True]]
+    target = torch.rand(2, 2, 6, dtype=torch.float64)
+    holed = target.clone()
+    holed[0, 1] = NAN
+    outputs = {"scaled": scaled, "unit": unit, "real": real}
+    everything = {**outputs, "real": torch.ones_like(real)}
+    assert head.loss(outputs, target) == head.loss(everything, holed) != head.loss(everything, target)
+    contacts = ContactHead(4, tracks=2, real=[2, 1]).double()
+    out, real = contacts(torch.randn(2, 3, 3, 4, dtype=torch.float64), torch.tensor([1, 0]))
+    target = torch.zeros_like(out)
+    counted = [out[0, ..., :1].flatten(), out[1].flatten()]
+    wanted = torch.cat(counted).square().mean().item()
+    assert contacts.loss({"out": out, "real": real}, target).item() == pytest.approx(wanted)
+    with pytest.raises(agblocks.errors.Misfit, match="'real' is"):
+        TrackHead.check(real=[3, 1], organisms=2, tracks=2)

@@ -42,18 +42,33 @@ def weights(name):
     return {key: torch.from_numpy(samples.drawn(key, tuple(shape), how)) for key, (shape, how) in table.items()}
 
 
-def recipe(settings):
-    """The shipped recipe with the sizes of a fixture, and only the heads that it has."""
+def recipe(name):
+    """The shipped recipe with the sizes of a fixture, and only the parts that it has."""
+    settings = config(name)["settings"]
     made = {"recipe": 1, "name": "compared", "base": "alphagenome", "set": settings}
+    if name.startswith("encoder"):
+        return {**made, "remove": ["heads.*"], "keep": ["encoder", "encoder.*"]}
     return {**made, "remove": list(NOT_THERE)} if settings else made
 
 
 def load(name, dtype=torch.float64):
     """Our model under a fixture's weights, in evaluation, and what each of its tensors is called there."""
-    model = agblocks.build(recipe(config(name)["settings"]), device="meta")
+    model = agblocks.build(recipe(name), device="meta")
     report = load_weights(model, weights(name), "alphagenome-pytorch")
     assert not report.left
     return model.to(dtype).eval(), report.loaded
+
+
+def tower():
+    """Our tower under the weights of the fixture of a tower alone, and the track that it reads."""
+    channels, positions = config("tower_640")["channels"], config("tower_640")["positions"]
+    model = agblocks.build({
+        "recipe": 1, "inputs": {"x": f"B {channels} L"}, "keep": ["tower.*"],
+        "nodes": {"tower": {"block": "tower.alphagenome", "in": "x", "args": {"depth": 2}}},
+    }, device="meta")  # fmt: skip
+    load_weights(model, weights("tower_640"), "alphagenome-pytorch")
+    x = torch.from_numpy(seeded.normal(f"track {positions}", (1, channels, positions))).double()
+    return model.double().eval(), x
 
 
 def inputs(name, dtype):

@@ -111,6 +111,18 @@ def test_the_encoder_at_any_length(models, length):
     assert cases.differences({**out, "gradient.dna": dna.grad}, wanted, (1e-9, 1e-9)) == {}
 
 
+def test_a_tower_over_many_positions():
+    """640, so that constants which must not follow the length, and distances of every kind, are seen."""
+    model, x = cases.tower()
+    x.requires_grad_()
+    wanted, _ = cases.fixture("tower_640")
+    out = model(x=x, outputs=["tower.pair1", "tower.layer1", "tower.layer2"])
+    for name, edge in (("tower", "tower.layer2"), ("pair", "tower.pair1")):
+        weight = torch.from_numpy(seeded.normal(f"weights of {name}", tuple(out[edge].shape)))
+        (out[edge] * weight).sum().backward(retain_graph=True)
+    assert cases.differences({**out, "gradient.x": x.grad}, wanted, (1e-9, 1e-9)) == {}
+
+
 @pytest.mark.slow
 def test_the_full_size(models):
     """450 million parameters at the shortest length."""
@@ -171,7 +183,7 @@ def test_the_loss_of_junctions():
     assert head.loss(outputs, counts("reads", 2, 6, 6, 8)).item() == loss_of("junctions")
 
 
-@pytest.mark.parametrize("name", [*DOUBLE, "float32_4096", "encoder_281", "losses"])
+@pytest.mark.parametrize("name", [*DOUBLE, "float32_4096", "encoder_281", "tower_640", "losses"])
 def test_fixtures_say_what_they_are(name):
     _, about = cases.fixture(name)
     assert (about["peer"], about["version"]) == ("alphagenome-pytorch", "0.3.1")
