@@ -52,17 +52,15 @@ def unet(
 def _strides(x: Edge, to: int, factor: int) -> list[int]:
     """The strides of the levels, from coarse to fine."""
     start = x.stride
-    if factor == 1 or start <= to:
-        raise Misfit(
-            f"{x.name!r} has stride {start} already: nothing to go up from there to {to} by factors of {factor}"
-        )
-    strides: list[int] = []
-    while (strides[-1] if strides else start) > to:
-        stride = (strides[-1] if strides else start) / factor
-        if stride < to or stride != int(stride):
-            raise Misfit(f"from stride {start} of {x.name!r}, steps of {factor} don't come to stride {to}")
-        strides.append(int(stride))
-    return strides
+    reached: list[int] = []
+    while factor > 1 and (at := (reached[-1] if reached else start) / factor) >= 1 and at == int(at):
+        reached.append(int(at))
+    if to not in reached:
+        would = "a larger factor would do" if factor == 1 else f"a track of stride {to * factor} would do"
+        if reached:
+            would = f"'to' may be {_said(reached)}"
+        raise Misfit(f"from stride {start} of {x.name!r}, steps of {factor} don't come to stride {to}; {would}")
+    return reached[: reached.index(to) + 1]
 
 
 def _said(strides: object) -> str:

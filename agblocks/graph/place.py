@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from ..errors import Misfit
 from . import digest
-from .infer import Bound, below_of, bind, dims_of, fits_remark, outputs
+from .dims import number
+from .infer import Bound, EdgeInfo, below_of, bind, dims_of, fits_remark, outputs
 from .nodes import MOST_NODES
-from .registry import Entry
+from .registry import Entry, entries
 from .resolved import ResolvedNode
 from .schema import NodeSpec
-from .signature import parse_axes
+from .signature import Port, Unbound, parse_axes
 from .state import State
 from .wire import path_of
+
+LONGEST = 1 << 24  # positions
 
 
 def place(state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], spec: NodeSpec) -> None:
@@ -65,7 +69,9 @@ def report(
         fits = that_fit(state, entry, args, wiring, port.name)
         notes = [
             f"{edge} is {state.edges[edge].shape}; {entry.name!r} wants {port.shape}",
-            f"outputs that would fit: {', '.join(fits)}" if fits else "no output so far would fit",
+            f"outputs that would fit: {', '.join(fits)}"
+            if fits
+            else f"no output so far would fit{at_length(port, bound, state.edges[edge]) or makers(port)}",
         ]
         if verb := state.touched.get(edge):
             notes.append(f"{edge!r} was {verb}")
@@ -86,6 +92,34 @@ def that_fit(
         if len(fits) == most:
             break
     return fits[::-1]
+
+
+def at_length(port: Port, bound: Bound, edge: EdgeInfo) -> str:
+    """At which length of the input an edge would have the number of positions that a port wants."""
+    for axis, dim in zip(port.axes, edge.axes, strict=False):
+        try:
+            wanted = number(axis.evaluate(bound.values, []))
+        except (ValueError, Unbound):
+            continue
+        if wanted is None or isinstance(dim, int) or number(dim) is not None or len(dim.symbols) != 1:
+            continue
+        (symbol,) = dim.symbols
+        length = bisect_left(range(LONGEST), wanted, key=lambda n: int(dim.at({symbol: n})))
+        if length < LONGEST and dim.at({symbol: length}) == wanted:
+            return f"; it would fit at {symbol} = {length}: state that length in the recipe's input"
+    return ""
+
+
+def makers(port: Port, most: int = 6) -> str:
+    """Which blocks turn other edges into what a port takes, for where there is none yet."""
+    found = [
+        entry.name
+        for entry in entries().values()
+        if entry.kind == "block"
+        and any((p.kind, p.integer) == (port.kind, port.integer) for p in entry.signature.outputs)
+        and not any(p.kind == port.kind for p in entry.signature.inputs if not p.optional)
+    ]
+    return f"; a {port.kind} comes from {', '.join(sorted(found)[:most])}" if found else ""
 
 
 def check_remark(state: State, spec: NodeSpec) -> None:

@@ -315,9 +315,10 @@ def test_or_is_a_level_without_skip():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"to": 3}, "steps of 2 don't come to stride 3"),
-        ({"to": 16}, "stride 8 already"),
-        ({"factor": 1}, "by factors of 1"),
+        ({"to": 3}, "steps of 2 don't come to stride 3; 'to' may be 4, 2, 1"),
+        ({"to": 16}, "steps of 2 don't come to stride 16; 'to' may be 4, 2, 1"),
+        ({"factor": 1}, "steps of 1 don't come to stride 1; a larger factor would do"),
+        ({"factor": 16}, "steps of 16 don't come to stride 1; a track of stride 16 would do"),
         ({"channels": [4], "missing": "plain"}, "lists 1 widths for 3 levels, of strides 4, 2, 1"),
     ],
 )
