@@ -12,7 +12,7 @@ from agblocks.testing import profiles, strategies
 from agblocks.testing.recipe_contracts import shapes
 from agblocks.testing.swapping import Parts, parts
 
-MANY = 1000 if profiles.night() else 60
+MANY = 1000 if profiles.night() else 80
 
 
 @st.composite
@@ -26,22 +26,15 @@ def random_parts(draw):
     return Parts(made.encoder, tower, decoder, heads, args, draw(st.sampled_from(("L", "L", "L", "256"))))
 
 
-@st.composite
-def typical_parts(draw):
-    """Parts as published, or with the arguments of `typical`."""
-    tower, decoder = (draw(st.none() | st.sampled_from(parts(family))) for family in ("tower", "decoder"))
-    return Parts(draw(st.sampled_from(parts("encoder"))), tower, decoder, (draw(st.sampled_from(parts("head"))),))
-
-
 @settings(profiles.sparing(MANY))
-@given(random_parts() | typical_parts())
+@given(random_parts())
 def test_random_parts_run_or_are_refused_with_what_would_fit(made):
     found = made.fit()
     if isinstance(found, RecipeError):
         assert found.problems
         for problem in found.problems:
             helps(made.recipe(), problem)
-    elif next(found.rule().lengths("L")) <= 4096 and len(found.nodes) < 80:
+    elif next(found.rule().lengths("L")) <= 4096:
         shapes(made.recipe())
 
 
@@ -53,6 +46,8 @@ def helps(recipe, problem):
         assert re.search(r"\d|'\w+'", problem.message), problem
         return
     said = "\n".join(problem.notes)
+    if "wants whole numbers below" in problem.message:
+        return
     if edges := re.search(r"outputs that would fit: (.*)", said):
         section, _, name = node.partition(".")
         if name not in recipe[section]:
