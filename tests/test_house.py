@@ -20,7 +20,7 @@ ALLOWED = {
     "layers": {"_torchvision"},
     **{room: {"errors", "graph", "layers", "_torchvision"} for room in ROOMS},
     "data": {"errors"},
-    "weights": {"errors", "graph"},
+    "weights": {"errors", "graph", ""},
     "testing": {"errors", "graph", "_torchvision", ""},
     "training": {"errors", "graph", "data", "_torchvision", ""},
     "cli": {"errors", "graph", "data", "training", "testing", "weights", "_torchvision", ""},
@@ -109,4 +109,4 @@ def test_recipe_keys_and_commands():
     assert sorted(c.name for c in app().registered_commands) == COMMANDS
 
 
-COMMANDS = ["blocks", "check", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show"]
+COMMANDS = ["blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show"]

@@ -29,13 +29,13 @@ BORZOI = Map(
         Node("encoder.stage{i+2}.conv", "conv.block", "res_tower.{2*i}", NAC),
         Node("tower.layer{i+1}", "tower.relative_layer", "transformer.{i}", RELATIVE_LAYER),
         Node("tower.layer{i+1}", "tower.grouped_layer", "transformer.{i}", GROUPED_LAYER),
-        Node("decoder.level64.main", "conv.block", "upsampling_unet1.0", NAC),
-        Node("decoder.level32.main", "conv.block", "upsampling_unet0.0", NAC),
-        Node("decoder.level64.skip", "conv.block", "horizontal_conv1", NAC),
-        Node("decoder.level32.skip", "conv.block", "horizontal_conv0", NAC),
-        Node("decoder.level64.separable", "conv.separable", "separable1.conv_layer", SEPARABLE),
-        Node("decoder.level32.separable", "conv.separable", "separable0.conv_layer", SEPARABLE),
+        # Their last number counts from the finest.
+        Node("decoder.up{2**(i+5)}", "conv.up_separable", "", {
+            "main": ("upsampling_unet{i}.0", NAC),
+            "skip": ("horizontal_conv{i}", NAC),
+            "separable": ("separable{i}.conv_layer", SEPARABLE),
+        }),
         Node("pointwise.conv", "conv.block", "final_joined_convs.0", NAC),
         Node("{head}", "head.coverage", "{head}_head", {"conv": ("", LINEAR)}),
     ),
-)
+)  # fmt: skip

@@ -40,7 +40,7 @@ def bound_to(source: Source, format: str | None, ours: set[str]) -> Bound | OwnB
     Errors: `WeightsError` where no format, or more than one, knows most of the keys.
     """
     if format == "agblocks" or (format is None and looks_own(source.metadata, source.entries, ours)):
-        return OwnMap().bind(source.entries)
+        return OwnMap().bind(source.entries, source.metadata)
     names = TABLES if format is None else [format]
     scores = {}
     for name in names:

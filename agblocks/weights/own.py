@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from .mapping import Want
 from .transform import AS_IS
 
 METADATA = "agblocks-weights"
 RUN = "agblocks-run"  # of training; its tensors are called `<member>/<parameter>`
+OPTIONAL = ("num_batches_tracked",)
 
 
+@dataclass(frozen=True)
 class OwnMap:
     """Names are the model's own. A node of which the source has anything has to be there whole."""
 
-    name = "agblocks"
-    optional = ("num_batches_tracked",)
+    name: str = "agblocks"
     assumed: tuple[str, ...] = ()
-    rules: tuple = ()
 
-    def __init__(self, member: int = 0):
-        self.member = member
-
-    def bind(self, keys: Iterable[str]) -> OwnBound:
+    def bind(self, keys: Iterable[str], metadata: Mapping[str, str] | None = None) -> OwnBound:
         """The map for one source's keys."""
-        return OwnBound(self, keys)
+        return OwnBound(self, keys, metadata or {})
 
 
 class OwnBound:
-    """Our names, for the keys of one source."""
+    """Our names, for the keys of one source. Of an ensemble the first member is taken, and said so."""
 
-    def __init__(self, mapping: OwnMap, keys: Iterable[str]):
-        self.map = mapping
+    def __init__(self, mapping: OwnMap, keys: Iterable[str], metadata: Mapping[str, str]):
         self.repeats: list[str] = []
         self.foreign: list[str] = []
-        start = f"{mapping.member}/"
-        self.members = len({key.partition("/")[0] for key in keys if "/" in key})
-        self.actual = {key.removeprefix(start): key for key in keys if "/" not in key or key.startswith(start)}
-        split = (key.split(".") for key in self.actual)
+        members = sorted({key.partition("/")[0] for key in keys if re.match(r"\d+/", key)}, key=int)
+        self.map = OwnMap(assumed=(f"member 0 of {len(members)}",)) if len(members) > 1 else mapping
+        self.actual: dict[str, str] = {}
+        for key in keys:
+            member, _, name = key.rpartition("/")
+            if member in ("", *members[:1]):
+                self.actual[name] = key
+            else:
+                self.repeats.append(key)
+        split = [key.split(".") for key in self.actual]
         self._modules = {".".join(parts[:n]) for parts in split for n in range(1, len(parts))}
+        self._blocks = _blocks(metadata)
 
-    def wanted(self, tensor: str, node: str, block: str) -> Want | None:
-        """The tensor of the same name, if the source has that node."""
+    def wanted(self, tensor: str, node: str, block: str) -> Want | str | None:
+        """The tensor of the same name, if the source has that node, and as the same block."""
         if node not in self._modules:
             return None
-        return Want(tensor, AS_IS, tensor.rpartition(".")[2] in self.map.optional)
+        if self._blocks.get(node, block) != block:
+            return self._blocks[node]
+        return Want(tensor, AS_IS, tensor.rpartition(".")[2] in OPTIONAL)
 
     def places(self, key: str) -> list[tuple[str, str]]:
         """Every node that the key may lie in."""
@@ -53,12 +60,20 @@ class OwnBound:
         return [(".".join(parts[:n]), key) for n in range(1, len(parts))]
 
     def same_block(self, node: str, block: str) -> bool:
-        """Whether the source has this block there; it doesn't say."""
-        return True
+        """Whether the source has this block there, as far as it says."""
+        return self._blocks.get(node, block) == block
 
     def ignores(self, key: str) -> bool:
         """Nothing is ignored."""
         return False
+
+
+def _blocks(metadata: Mapping[str, str]) -> dict[str, str]:
+    try:
+        nodes = json.loads(metadata.get(METADATA, "{}")).get("nodes", {})
+        return {str(node): str(block) for node, block in nodes.items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def looks_own(metadata: Iterable[str], keys: Iterable[str], ours: set[str]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import WeightsError
 from .source import Entry, Source
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
     "BOOL": torch.bool,
@@ -42,10 +42,10 @@ class SafetensorsFile(Source):
         header.pop("__metadata__", None)
         self._ranges: dict[str, int] = {}  # key -> where its bytes begin
         for key, value in header.items():
-            dtype = _DTYPES.get(value["dtype"])
+            dtype = DTYPES.get(value["dtype"])
             if dtype is None:
                 self.close()
-                raise WeightsError(f"{file}: {key!r} is {value['dtype']}; weights are {', '.join(_DTYPES)}")
+                raise WeightsError(f"{file}: {key!r} is {value['dtype']}; weights are {', '.join(DTYPES)}")
             self.entries[key] = Entry(tuple(value["shape"]), dtype)
             self._ranges[key] = 8 + length + int(value["data_offsets"][0])
 

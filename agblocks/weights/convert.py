@@ -1,0 +1,110 @@
+"""Published weights as a file of ours: under our names, with the recipe and where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import AgblocksError
+from ..graph.build import build
+from ..graph.model import GraphModel
+from ..graph.resolved import Resolved
+from .errors import WeightsError
+from .load import Allowed, load_weights
+from .own import METADATA
+from .report import Report
+from .safetensors_file import DTYPES
+
+
+def convert(
+    source: str | Path,
+    to: str | Path,
+    recipe: str | Path | Mapping[str, Any] | Resolved,
+    *overrides: str,
+    format: str | None = None,
+    into: str | Iterable[str] | None = None,
+    nodes: Mapping[str, str] | None = None,
+    allow: Collection[Allowed] = (),
+    revision: str | None = None,
+    file: str | None = None,
+) -> Report:
+    """Load weights into a recipe's model and write them to `to`, a safetensors file that `load_weights` reads.
+
+    The file holds what was loaded, and what the format may lack at its default; a new head's random values stay out.
+    Its metadata say the recipe, its digest, the blocks, the format, the source and its revision. Whole or not at all.
+    Errors: as of `load_weights`; `WeightsError` if the file cannot be written. Costs: memory for the weights, once.
+    """
+    target = Path(to)
+    if target.suffix != ".safetensors":
+        raise WeightsError(f"{target}: weights are written as .safetensors, found suffix {target.suffix!r}")
+    model = build(recipe, *overrides, device="meta")
+    report = load_weights(
+        model, source, format, into, nodes=nodes, allow=allow, revision=revision, file=file
+    )  # fmt: skip
+    write(target, model, report)
+    return report
+
+
+def write(target: Path, model: GraphModel, report: Report) -> None:
+    """Write what a report says was loaded into a model."""
+    from .. import __version__
+
+    state = model.state_dict()
+    blocks = {name: node.entry.name for name, node in model.resolved.nodes.items()}
+    loaded = {
+        node: block for node, block in blocks.items() if any(name.startswith(f"{node}.") for name in report.loaded)
+    }
+    tensors = {name: t for name, t in state.items() if any(name.startswith(f"{node}.") for node in loaded)}
+    said = {
+        "recipe": model.resolved.recipe,
+        "digest": model.resolved.digest,
+        "nodes": loaded,
+        "format": report.format,
+        "source": Path(report.source).name if os.path.exists(report.source) else report.source,
+        "revision": report.revision,
+        "absent": report.absent,
+        "agblocks": __version__,
+    }
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as handle:
+            _safetensors(handle, tensors, {METADATA: json.dumps(said, default=_plain)})
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def _safetensors(handle: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The file format, a tensor at a time: the library's own writer holds all of them twice."""
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name in order:
+        tensor = tensors[name]
+        end = at + tensor.nbytes
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    handle.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+        octets: Any = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        handle.write(octets)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise AgblocksError(f"{type(value).__name__} has no place in a file's metadata")
