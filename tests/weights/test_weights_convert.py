@@ -1,0 +1,127 @@
+"""`agblocks convert`: files of ours, and the way back."""
+
+import json
+
+import pytest
+import torch
+from helpers import backwards
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import agblocks
+from agblocks.cli import app
+from agblocks.weights import WeightsError, convert, load_weights
+
+SIZES = ("encoder.channels=8", "encoder.growth=4")
+HEAD = "activity.hidden=[4]"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """AlphaGenome whole, in their names; one that has no track means."""
+    state, _ = backwards(agblocks.build("alphagenome_small", *SIZES, device="meta"), "alphagenome-pytorch")
+    path = tmp_path_factory.mktemp("theirs") / "theirs.safetensors"
+    save_file({k: v.contiguous() for k, v in state.items() if not k.endswith("track_means")}, path)
+    return path
+
+
+def test_there_and_back(file, tmp_path):
+    ours = tmp_path / "ours.safetensors"
+    report = convert(file, ours, "alphagenome_small", *SIZES)
+    direct = agblocks.build("alphagenome_small", *SIZES, device="meta")
+    load_weights(direct, file)
+    state = load_file(ours)  # the library reads it
+    assert state.keys() == direct.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in direct.state_dict().items())
+    again = agblocks.build("alphagenome_small", *SIZES, device="meta")
+    back = load_weights(again, ours)
+    assert back.format == "agblocks" and not back.left and not back.missing
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+    with safe_open(ours, "pt") as opened:
+        said = json.loads(opened.metadata()["agblocks-weights"])
+    assert said["digest"] == direct.resolved.digest
+    assert said["format"] == "alphagenome-pytorch" and said["source"] == "theirs.safetensors"
+    assert said["absent"] == report.absent and len(report.absent) == 12
+    assert agblocks.resolve(said["recipe"]).digest == said["digest"]
+
+
+def test_a_new_heads_random_values_stay_out(file, tmp_path):
+    ours = tmp_path / "encoder.safetensors"
+    convert(file, ours, "alphagenome_encoder_mpra", *SIZES, HEAD)
+    names = load_file(ours).keys()
+    assert len(names) == 80 and all(name.startswith("encoder.") for name in names)
+    model = agblocks.build("alphagenome_encoder_mpra", *SIZES, HEAD, device="meta")
+    report = load_weights(model, ours)
+    assert all(name.startswith("activity.") for name in report.left)
+    cut = agblocks.build("alphagenome_encoder_mpra", *SIZES, HEAD, "activity.in=encoder.stage2", device="meta")
+    report = load_weights(cut, ours)
+    assert {name.split(".")[1] for name in report.cut} == {f"stage{i}" for i in range(3, 8)}
+
+
+def test_our_files_say_their_blocks(file, tmp_path):
+    ours = tmp_path / "encoder.safetensors"
+    convert(file, ours, "alphagenome_encoder_mpra", *SIZES, HEAD)
+    other = {
+        "recipe": 1, "name": "other", "base": "alphagenome_encoder_mpra",
+        "set": {"encoder.channels": 8, "encoder.growth": 4, "activity.hidden": [4]},
+        "replace": {"encoder.stage3": {"block": "conv.legnet", "args": {"channels": 16, "pool": 2}}},
+    }  # fmt: skip
+    report = load_weights(agblocks.build(other), ours)
+    assert report.other_block == {"encoder.stage3": "conv.legnet here, conv.down in the source"}
+    wide = agblocks.build("alphagenome_encoder_mpra", "encoder.channels=10", "encoder.growth=4", HEAD)
+    with pytest.raises(WeightsError, match=r"shape: encoder\.stage1\.conv1\.weight"):
+        load_weights(wide, ours)
+
+
+def test_a_state_dict_of_our_own(tmp_path):
+    model = agblocks.build("tiny", seed=1)
+    twin = agblocks.build("tiny", seed=2)
+    report = load_weights(twin, model.state_dict())
+    assert report.format == "agblocks"
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    less = dict(list(model.state_dict().items())[1:])
+    with pytest.raises(WeightsError, match="missing"):
+        load_weights(twin, less)
+
+
+def test_trained_runs(tmp_path):
+    """A run's file, alone or in its folder; of an ensemble the first member, and the report says so."""
+    model = agblocks.build("tiny", seed=1)
+    other = agblocks.build("tiny", seed=2)
+    for members, wanted in (([model], model), ([other, model], other)):
+        tensors = {f"{i}/{name}": value for i, m in enumerate(members) for name, value in m.state_dict().items()}
+        save_file(tensors, tmp_path / "model.safetensors", {"agblocks-run": "{}"})
+        fresh = agblocks.build("tiny", device="meta")
+        report = load_weights(fresh, tmp_path)
+        assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in fresh.state_dict().items())
+        assert report.assumed == (() if len(members) == 1 else ("member 0 of 2",))
+        assert len(report.repeats) == (len(members) - 1) * len(model.state_dict())
+
+
+def test_writing_is_whole_or_not_at_all(file, tmp_path):
+    with pytest.raises(WeightsError, match="written as .safetensors, found suffix '.pth'"):
+        convert(file, tmp_path / "ours.pth", "alphagenome_small", *SIZES)
+    with pytest.raises(WeightsError, match="cannot be written"):
+        convert(file, tmp_path / "gone" / "ours.safetensors", "alphagenome_small", *SIZES)
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(b"before")
+    with pytest.raises(WeightsError):
+        convert(file, kept, "enformer_small")
+    assert kept.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.safetensors"]
+
+
+def test_the_command(file, tmp_path):
+    ours = tmp_path / "ours.safetensors"
+    arguments = ["convert", str(file), "--to", str(ours), "--recipe", "alphagenome_encoder_mpra", *SIZES, HEAD]
+    result = CliRunner().invoke(app(), arguments)
+    assert result.exit_code == 0, result.output
+    assert "alphagenome-pytorch, 80 tensors loaded" in result.output and f"written: {ours}" in result.output
+    assert len(load_file(ours)) == 80
+    result = CliRunner().invoke(app(), [*arguments, "--into", "encoder.stage1"])
+    assert result.exit_code == 0 and len(load_file(ours)) == 8
+    result = CliRunner().invoke(app(), [*arguments, "--node", "encoder"])
+    assert isinstance(result.exception, WeightsError)
+    result = CliRunner().invoke(app(), [*arguments, "--allow", "all"])
+    assert isinstance(result.exception, WeightsError)
