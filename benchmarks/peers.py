@@ -82,7 +82,11 @@ def compare(work: str) -> str:
         pairs = list(zip(*runs, strict=True))
         peaks = statistics.median(a["peak"] for a in runs[0]) / statistics.median(b["peak"] for b in runs[1])
         extra = [statistics.median(r["peak"] - r["before"] for r in side) for side in runs]
-        cells += [f"{Ratio([a['seconds'] / b['seconds'] for a, b in pairs])}", f"{peaks:.2f}", f"{extra[0] / extra[1]:.2f}"]
+        cells += [
+            f"{Ratio([a['seconds'] / b['seconds'] for a, b in pairs])}",
+            f"{peaks:.2f}",
+            f"{extra[0] / extra[1]:.2f}",
+        ]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -68,7 +68,7 @@ class DownStage(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(x)
-        y = self.conv1(self.activation1(self.norm1(x))) + F.pad(x, (0, 0, 0, self.growth))
+        y = F.pad(x, (0, 0, 0, self.growth)).add_(self.conv1(self.activation1(self.norm1(x))))  # pad's copy is ours
         return y + self.conv2(self.activation2(self.norm2(y)))
 
 
@@ -159,5 +159,5 @@ class _Up(nn.Module):
         nn.init.ones_(self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv(self.activation(self.norm(x))) + F.pad(x, (0, 0, 0, self.more))  # a negative pad cuts
+        h = F.pad(x, (0, 0, 0, self.more)).add_(self.conv(self.activation(self.norm(x))))  # a negative pad cuts
         return (h * self.scale).repeat_interleave(self.factor, -1)

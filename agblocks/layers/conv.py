@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 FLOOR = 1e-4  # of fan_in * variance
 KEEP_BELOW = 1024  # positions of one example from which a kernel is not kept
+FEW = 256  # positions in all up to which one matrix product is quicker than a convolution, which reorders its kernel
+VERY_FEW = 16  # and below which the product is quicker the other way round
 
 
 class StandardizedConv1d(nn.Module):
@@ -28,7 +30,7 @@ class StandardizedConv1d(nn.Module):
     in no state dict, copy or pickle. It is dropped by `train()`, `load_state_dict`, `.to` and the like, and rebuilt if
     `weight` or `scale` is another tensor, has other memory, or another version (in-place edits, optimiser steps).
     Only an edit through `.data` (or of a parameter that was made in inference mode, where nothing is kept anyway) goes
-    unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`.
+    unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`. Under autocast it is kept in autocast's type.
     No kernel is kept, but worked out at each call, where
     * the input is 1,024 positions long or more: one such convolution costs several times its kernel, and keeping every
       kernel would double the weights' memory (a kernel kept by shorter calls is used, though);
@@ -54,6 +56,8 @@ class StandardizedConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self._kernel(x.shape[-1])
+        if kernel is getattr(self._kept, "kernel", None) and self._few(x):
+            return _convolve_few(x, kernel, self.bias)
         if self.width % 2:
             return F.conv1d(x, kernel, self.bias, padding=self.dilation * (self.width // 2), dilation=self.dilation)
         return F.conv1d(x, kernel, self.bias, padding="same", dilation=self.dilation)
@@ -74,14 +78,19 @@ class StandardizedConv1d(nn.Module):
     def _kernel(self, positions: int) -> Tensor:
         if self.training or torch.compiler.is_compiling() or _wants_grad(self.weight, self.scale):
             return self.effective_weight()
-        if self._kept is not None and self._kept.holds(self.weight, self.scale):
+        dtype = _autocast_type(self.weight)
+        if self._kept is not None and self._kept.holds(dtype, self.weight, self.scale):
             return self._kept.kernel
         self._kept = None
         if positions >= KEEP_BELOW or not (_keepable(self.weight) and _keepable(self.scale)):
             return self.effective_weight()
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not meet autograd later
-            self._kept = _Kept.of(self.weight, self.scale)
+            self._kept = _Kept.of(dtype, self.weight, self.scale)
         return self._kept.kernel
+
+    def _few(self, x: Tensor) -> bool:
+        small = x.device.type == "cpu" and x.shape[0] * x.shape[-1] <= FEW
+        return small and self.dilation == 1 and self.width % 2 == 1 and not _wants_grad(x, self.bias)
 
     def train(self, mode: bool = True) -> StandardizedConv1d:
         if mode:
@@ -184,6 +193,27 @@ def _keepable(tensor: Tensor) -> bool:
     return type(tensor) is nn.Parameter and not tensor.is_inference() and tensor.device.type != "meta"
 
 
+def _autocast_type(tensor: Tensor) -> torch.dtype:
+    """The type in which a convolution takes this tensor: autocast would convert it at every call."""
+    kind = tensor.device.type
+    if tensor.dtype == torch.float32 and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return tensor.dtype
+
+
+def _convolve_few(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """The convolution as one matrix product: where positions are few, reading the kernel once is all the work."""
+    x, bias = x.to(kernel.dtype), bias.to(kernel.dtype)
+    batch, channels, length = x.shape
+    width = kernel.shape[-1]
+    windows = F.pad(x, (width // 2, width // 2)).unfold(-1, length, 1)  # batch, channels, width, length
+    if batch * length < VERY_FEW:
+        rows = windows.permute(0, 3, 1, 2).reshape(batch * length, channels * width)
+        return F.linear(rows, kernel.flatten(1), bias).view(batch, length, -1).transpose(1, 2)
+    columns = windows.permute(1, 2, 0, 3).reshape(channels * width, batch * length)
+    return torch.addmm(bias[:, None], kernel.flatten(1), columns).view(-1, batch, length).transpose(0, 1)
+
+
 @dataclass(frozen=True)
 class _Kept:
     """A kernel and what it was worked out from."""
@@ -192,12 +222,14 @@ class _Kept:
     parts: tuple[tuple[weakref.ref[Tensor], tuple[int, int]], ...]
 
     @classmethod
-    def of(cls, weight: Tensor, scale: Tensor) -> _Kept:
-        return cls(standardize(weight, scale), tuple((weakref.ref(t), _stamp(t)) for t in (weight, scale)))
+    def of(cls, dtype: torch.dtype, weight: Tensor, scale: Tensor) -> _Kept:
+        parts = tuple((weakref.ref(t), _stamp(t)) for t in (weight, scale))
+        return cls(standardize(weight, scale).to(dtype), parts)
 
-    def holds(self, *tensors: Tensor) -> bool:
+    def holds(self, dtype: torch.dtype, *tensors: Tensor) -> bool:
         pairs = zip(tensors, self.parts, strict=True)
-        return all(tensor is ref() and stamp == _stamp(tensor) for tensor, (ref, stamp) in pairs)
+        same = all(tensor is ref() and stamp == _stamp(tensor) for tensor, (ref, stamp) in pairs)
+        return same and self.kernel.dtype == dtype
 
 
 def _stamp(tensor: Tensor) -> tuple[int, int]:

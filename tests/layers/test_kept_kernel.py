@@ -225,3 +225,27 @@ def test_it_starts_with_unit_gain():
     y = conv(torch.randn(4, 64, 200))
     assert 0.8 < y.std() < 1.2
     assert conv.weight.std().item() == pytest.approx(1 / (64 * 5) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("batch, length", [(1, 1), (1, 4), (3, 5), (1, 15), (1, 16), (2, 100), (1, 256), (1, 257)])
+@pytest.mark.parametrize("width", [3, 5])
+def test_few_positions_take_another_way_to_the_same_numbers(batch, length, width):
+    torch.manual_seed(0)
+    conv = StandardizedConv1d(4, 6, width).double().eval()
+    conv.bias.data.normal_()
+    x = torch.randn(batch, 4, length, dtype=torch.float64)
+    wanted = torch.nn.functional.conv1d(x, plain(conv.weight, conv.scale), conv.bias, padding=width // 2)
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), wanted.detach(), atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(conv(x), wanted.detach(), atol=1e-12, rtol=1e-12)
+
+
+def test_under_autocast_the_kernel_is_kept_in_its_type(conv):
+    with torch.no_grad():
+        exact = conv(X)
+        assert conv._kept.kernel.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):
+            half = conv(X)
+            assert half.dtype == conv._kept.kernel.dtype == torch.bfloat16
+        torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.02)
+        torch.testing.assert_close(conv(X), exact, atol=0, rtol=0)
