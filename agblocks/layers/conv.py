@@ -30,7 +30,8 @@ class StandardizedConv1d(nn.Module):
     in no state dict, copy or pickle. It is dropped by `train()`, `load_state_dict`, `.to` and the like, and rebuilt if
     `weight` or `scale` is another tensor, has other memory, or another version (in-place edits, optimiser steps).
     Only an edit through `.data` (or of a parameter that was made in inference mode, where nothing is kept anyway) goes
-    unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`. Under autocast it is kept in autocast's type.
+    unnoticed: call `refresh()` after it, or `agblocks.layers.refresh(model)`.
+    Under autocast it is kept in autocast's type.
     No kernel is kept, but worked out at each call, where
     * the input is 1,024 positions long or more: one such convolution costs several times its kernel, and keeping every
       kernel would double the weights' memory (a kernel kept by shorter calls is used, though);

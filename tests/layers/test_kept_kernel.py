@@ -227,7 +227,7 @@ def test_it_starts_with_unit_gain():
     assert conv.weight.std().item() == pytest.approx(1 / (64 * 5) ** 0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("batch, length", [(1, 1), (1, 4), (3, 5), (1, 15), (1, 16), (2, 100), (1, 256), (1, 257)])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 4), (3, 5), (1, 15), (1, 16), (2, 100), (1, 256), (1, 257)])
 @pytest.mark.parametrize("width", [3, 5])
 def test_few_positions_take_another_way_to_the_same_numbers(batch, length, width):
     torch.manual_seed(0)
