@@ -223,3 +223,31 @@ def test_resolved_recipes_build_and_override(model):
     again = build(model.resolved, "encoder.stage2.growth=8")
     assert again.resolved.info("encoder.stage2").axes[1] == 16
     assert resolve(model.resolved.recipe).digest == model.resolved.digest
+
+
+def test_checkpointing_changes_memory_not_gradients():
+    model = agblocks.build("tiny", seed=0).double().eval()
+    dna = torch.eye(4, dtype=torch.float64)[torch.randint(4, (2, 64), generator=torch.Generator().manual_seed(0))].mT
+
+    def gradients():
+        kept = []
+
+        def keep(tensor):
+            kept.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(dna=dna)["activity"].square().sum()
+            held = sum(tensor.numel() for tensor in kept)
+        return held, torch.autograd.grad(loss, list(model.parameters()))
+
+    whole, wanted = gradients()
+    model.set_grad_checkpointing(nodes=["encoder.*"])
+    less, found = gradients()
+    assert less < whole / 2
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    model.set_grad_checkpointing(False)
+    assert gradients()[0] == whole
+    with pytest.raises(InputError, match=r"no node fits 'encoder\.stag9'"):
+        model.set_grad_checkpointing(nodes="encoder.stag9")
