@@ -74,7 +74,7 @@ def write(target: Path, model: GraphModel, report: Report) -> None:
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as handle:
-            _safetensors(handle, tensors, {METADATA: json.dumps(said, default=_plain)})
+            write_safetensors(handle, tensors, {METADATA: json.dumps(said, default=_plain)})
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(beside, target)
@@ -83,7 +83,7 @@ def write(target: Path, model: GraphModel, report: Report) -> None:
         raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
-def _safetensors(handle: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_safetensors(handle: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """The file format, a tensor at a time: the library's own writer holds all of them twice."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps every tensor aligned
