@@ -28,7 +28,10 @@ BORZOI = Map(
         Node("encoder.stage7.conv", "conv.block", "unet1.1", NAC),
         Node("encoder.stage{i+2}.conv", "conv.block", "res_tower.{2*i}", NAC),
         Node("tower.layer{i+1}", "tower.relative_layer", "transformer.{i}", RELATIVE_LAYER),
-        Node("tower.layer{i+1}", "tower.grouped_layer", "transformer.{i}", GROUPED_LAYER),
+        Node(
+            "tower.layer{i+1}", "tower.grouped_layer", "transformer.{i}", GROUPED_LAYER,
+            assumed="Flashzoi's attention as flash-attn lays it out, eight heads and four of keys; it was not run here",
+        ),
         # Their last number counts from the finest.
         Node("decoder.up{2**(i+5)}", "conv.up_separable", "", {
             "main": ("upsampling_unet{i}.0", NAC),

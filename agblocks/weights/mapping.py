@@ -24,6 +24,7 @@ class Node:
     or several): another block in its place has other parameters, and nothing of the source goes there. theirs: the
     module of the source. tensors: ours by name inside the node -> theirs inside the module; a tuple adds how axes go
     (`"o i u -> o u i"`) or, for a module, the table of its tensors. last: what `last` is where the source has none.
+    assumed: what is not known for certain of these.
     """
 
     ours: str
@@ -31,6 +32,7 @@ class Node:
     theirs: str
     tensors: Leaves
     last: int = 0
+    assumed: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Rule:
     theirs: Pattern
     transform: Transform
     last: int
+    assumed: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Want:
     key: str
     transform: Transform
     optional: bool
+    assumed: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Bound:
                 key = rule.theirs.fill(values, self.last(rule))
                 if key is not None:
                     optional = tensor.rpartition(".")[2] in self.map.optional
-                    return Want(key, rule.transform, optional)
+                    return Want(key, rule.transform, optional, rule.assumed)
             elif block not in rule.blocks and self._has(rule, node):
                 other = " or ".join(rule.blocks)
         return other
@@ -178,6 +182,7 @@ def _rules(node: Node) -> list[Rule]:
             Pattern(_joined(node.theirs, theirs)),
             transform,
             node.last,
+            node.assumed,
         )
         for ours, theirs, transform in _spread(node.tensors)
     ]

@@ -103,6 +103,8 @@ def match(
         else:
             copies.append(Copy(tensor, bound.actual[want.key], want.transform))
             report.loaded[tensor] = bound.actual[want.key]
+            if want.assumed and want.assumed not in report.assumed:
+                report.assumed += (want.assumed,)
             report.numbers += value.numel()
             kinds = _short(source.entries[bound.actual[want.key]].dtype), _short(value.dtype)
             if kinds[0] != kinds[1]:

@@ -149,3 +149,10 @@ def test_patterns():
     assert Pattern("a.b").match("a_b") is None
     with pytest.raises(ValueError, match="one variable"):
         Pattern("x{i+j}").match("x3")
+
+
+def test_what_is_assumed_is_told_where_it_matters():
+    borzoi = matched(agblocks.build("borzoi", device="meta"), listing("borzoi"))
+    assert borzoi.assumed == ()
+    (said,) = matched(agblocks.build("flashzoi", device="meta"), flashzoi()).assumed
+    assert "flash-attn" in said and said in str(matched(agblocks.build("flashzoi", device="meta"), flashzoi()))
