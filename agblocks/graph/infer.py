@@ -20,6 +20,7 @@ class EdgeInfo:
     axes: tuple[Dim, ...]
     integer: bool = False
     below: int | None = None  # whole numbers in [0, below)
+    free: bool = False  # an input whose bound is what its readers take, not what is stated
     optional: bool = False  # an input that a call may leave out
     field: Field | None = None  # what a position sees of the input; None sees everything
     conditions: tuple[Condition, ...] = ()  # what the edge and all before it impose on the input's lengths
@@ -130,7 +131,7 @@ def _check(port: Port, edge: EdgeInfo, name: str, bound: Bound, node: str) -> No
             bound.imposed.append(met)
         if low is not None and (complaint := _at_least(dim, low, reason, bound)):
             bound.complain(port.name, f"axis {str(axis)!r} of {port.name!r} {complaint}")
-    if port.below is not None and edge.below is not None:
+    if port.below is not None and edge.below is not None and not edge.free:
         below = port.below.evaluate(bound.values, [])
         if isinstance(below, int) and edge.below > below:
             bound.complain(

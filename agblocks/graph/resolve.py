@@ -58,6 +58,7 @@ def _add_input(state: State, name: str, tree: Tree, optional: bool) -> None:
         axes=tuple(axes),
         integer=port.integer,
         below=int(port.below.text) if port.below is not None and port.below.text.isdigit() else None,
+        free=port.integer and port.below is None,
         optional=optional,
         field=None if port.integer else Field(),
         digest=digest.of_input(name, tuple(axes)),

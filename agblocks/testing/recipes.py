@@ -28,7 +28,11 @@ def recipes(draw: st.DrawFn, pool: Iterable[str] | None = None, most: int = 3) -
     `pool` are the names to draw from (default: everything that agblocks itself registers).
     """
     known = _pool(pool)
-    grown = Growth({"recipe": 1, "inputs": {"dna": f"B 4 {draw(st.sampled_from(LENGTHS))}", "organism": "B"}})
+    length = draw(st.sampled_from(LENGTHS))
+    inputs = {"dna": f"B 4 {length}", "organism": "B"}
+    if draw(st.booleans()):
+        inputs["positions?"] = f"B 4 {draw(st.sampled_from((1, 2, 3)))} < {length}"
+    grown = Growth({"recipe": 1, "inputs": inputs})
     families = [[e for e in known if e.name.startswith(f"{family}.")] for family in FAMILIES]
     rest = [e for e in known if e.kind != "head"]
     assume(rest)

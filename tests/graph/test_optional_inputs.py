@@ -211,3 +211,18 @@ def test_the_editor_schema_takes_it():
 
     jsonschema.validate(RECIPE, json_schema())
     assert agblocks.resolve(RECIPE).digest
+
+
+def test_readers_of_an_input_narrow_it_in_any_order():
+    """One reader may take fewer labels than another: the input then has the fewest. A stated bound must fit them all."""
+    nodes = {
+        name: {"block": "embed.organism", "in": {"x": "dna", "organism": "organism"}, "args": {"organisms": count}}
+        for name, count in (("four", 4), ("two", 2))
+    }
+    for order in (nodes, dict(reversed(nodes.items()))):
+        recipe = {"recipe": 1, "inputs": {"dna": "B 4 L", "organism": "B"}, "nodes": order, "keep": ["*"]}
+        assert resolve(recipe).inputs["organism"].below == 2
+    recipe["inputs"]["organism"] = "B < 2"
+    assert resolve(recipe).inputs["organism"].below == 2
+    recipe["inputs"]["organism"] = "B < 4"
+    assert "nodes.two.in.organism: 'organism' wants whole numbers below 2, but 'organism' goes to 3" in said(recipe)
