@@ -91,9 +91,13 @@ def compare(work: str) -> str:
 
 
 def main() -> None:
+    if not PEERS.is_dir():
+        print("no peers are installed: make peers")
+        return
+    words = [word for word in sys.argv[1:] if word != "peers"]
     print("| work | ours | memory | peer | memory | time, ours / peer | peak | above before |\n" + "|---" * 8 + "|")
     for work in ROWS:
-        if not sys.argv[1:] or any(word in work for word in sys.argv[1:]):
+        if not words or any(word in work for word in words):
             print(compare(work), flush=True)
 
 
