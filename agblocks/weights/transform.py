@@ -51,5 +51,15 @@ class Transform:
         except (ValueError, RuntimeError):  # einops' own error is a RuntimeError
             return None
 
+    def back(self) -> Transform:
+        """The way from ours to theirs. Errors: `ValueError` for rows, which don't say the others."""
+        if self._rows is not None:
+            raise ValueError(f"{self.said!r} has no way back: the other rows are of other tensors")
+        axes, bar, rest = self.said.partition("|")
+        if not axes:
+            return self
+        theirs, ours = (side.strip() for side in axes.split("->"))
+        return Transform(f"{ours} -> {theirs}" + (f" |{rest}" if bar else ""))
+
 
 AS_IS = Transform()

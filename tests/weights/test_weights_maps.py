@@ -9,6 +9,7 @@ import agblocks
 from agblocks.weights import FORMATS, WeightsError, load_state
 from agblocks.weights.formats import TABLES, map_of
 from agblocks.weights.pattern import Pattern
+from agblocks.weights.transform import Transform
 
 FULL = {
     "alphagenome": (lambda: listing("alphagenome"), "alphagenome-pytorch", 677, 682),
@@ -156,3 +157,22 @@ def test_what_is_assumed_is_told_where_it_matters():
     assert borzoi.assumed == ()
     (said,) = matched(agblocks.build("flashzoi", device="meta"), flashzoi()).assumed
     assert "flash-attn" in said and said in str(matched(agblocks.build("flashzoi", device="meta"), flashzoi()))
+
+
+@pytest.mark.parametrize("said", ["", "c 1 1 -> c", "k i o -> o i k", "(l c) o -> o (c l) | c=4"])
+def test_transforms_go_back(said):
+    there = Transform(said)
+    given = torch.rand({"": (3,), "c 1 1 -> c": (5, 1, 1), "k i o -> o i k": (3, 4, 5)}.get(said, (12, 5)))
+    ours = there(given)
+    assert there.shape(tuple(given.shape)) == tuple(ours.shape)
+    assert torch.equal(there.back()(ours), given)
+
+
+def test_rows_and_shapes_that_do_not_fit():
+    thirds = [Transform(f"rows {i}:{i + 1}/3") for i in range(3)]
+    given = torch.rand(6, 2)
+    assert torch.equal(torch.cat([third(given) for third in thirds]), given)
+    assert thirds[0].shape((7, 2)) is None and thirds[0].shape(()) is None
+    assert Transform("c 1 1 -> c").shape((3, 2, 1)) is None
+    with pytest.raises(ValueError, match="no way back"):
+        thirds[0].back()
