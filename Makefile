@@ -1,11 +1,12 @@
-# make demo: the main job.  make test: the quick tests.  Both make .venv from constraints.txt first.
+# make demo: the main job.  make test: the quick tests.  make docs: docs/blocks.md, from the code.
+# All make .venv from constraints.txt first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test test-all fuzz lint types bench docs clean
+.PHONY: demo test test-all fuzz lint types bench docs peers clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agblocks needs Python 3.11 or newer")'
@@ -31,6 +32,12 @@ lint: $(STAMP)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+docs: $(STAMP)
+	$(RUN)/python tools/blocks_page.py
+
+peers:
+	tools/peers.sh
 
 bench: $(STAMP)
 	$(RUN)/python -m benchmarks

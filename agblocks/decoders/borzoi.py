@@ -26,7 +26,7 @@ def borzoi(
     """
     start, stride = x.stride, x.stride
     if start <= to:
-        raise Misfit(f"{x.name!r} has stride {start} already: nothing to go up from there to {to}")
+        raise Misfit(f"{x.name!r} has stride {start} already, not above {to}; a track of stride {2 * to} would do")
     nodes = Nodes()
     while stride > to:
         stride = stride / 2

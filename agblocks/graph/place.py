@@ -107,6 +107,7 @@ def at_length(port: Port, bound: Bound, edge: EdgeInfo) -> str:
         length = bisect_left(range(LONGEST), wanted, key=lambda n: int(dim.at({symbol: n})))
         if length < LONGEST and dim.at({symbol: length}) == wanted:
             return f"; it would fit at {symbol} = {length}: state that length in the recipe's input"
+        return f"; nor would '{edge.shape[1:-1]}' at any length"
     return ""
 
 

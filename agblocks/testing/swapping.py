@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import Misfit, RecipeError
+from ..graph.dims import symbol
+from ..graph.nodes import Edge, Nodes, Pyramid
 from ..graph.registry import REQUIRED, Entry, entries, lookup
 from ..graph.resolve import Resolved, resolve
 
@@ -107,17 +110,23 @@ def _pair_map(recipe: Mapping[str, Any]) -> str | None:
 
 
 def _inside(entry: Entry) -> set[str]:
-    """The blocks that a composite expands to, over AlphaGenome's encoder."""
-    here = entry.name.partition(".")[0]
-    made = {
-        "encoder": Parts(entry.name),
-        "tower": Parts("encoder.alphagenome", tower=entry.name),
-        "decoder": Parts("encoder.alphagenome", decoder=entry.name),
-    }
-    found = made[here].fit()
-    if isinstance(found, RecipeError):
+    """The blocks and composites that a composite is made of."""
+    batch, length = symbol("B"), symbol("L")
+
+    def track(stride: int, channels: int) -> Edge:
+        return Edge(f"at{stride}", (batch, channels, length.exactly(stride)))
+
+    given: list[Edge | Pyramid] = []
+    for port in entry.signature.inputs:
+        if port.pyramid:
+            given.append(Pyramid({Fraction(2**i): track(2**i, 64) for i in range(7)}))
+        else:
+            given.append(track(1, 4) if entry.name.startswith("encoder.") else track(128, 1536))
+    try:
+        nodes: Nodes = entry.target(*given, **{**entry.defaults, **typical(entry)})
+    except Misfit:
         return set()
-    return {node.entry.name for node in found.nodes.values() if node.name.startswith(f"{here}.")}
+    return {member.block for member in nodes.members.values()}
 
 
 def _own(entry: Entry) -> bool:

@@ -46,7 +46,7 @@ def helps(recipe, problem):
         assert re.search(r"\d|'\w+'", problem.message), problem
         return
     said = "\n".join(problem.notes)
-    if "wants whole numbers below" in problem.message:
+    if "wants whole numbers below" in problem.message or "at any length" in said:
         return
     if edges := re.search(r"outputs that would fit: (.*)", said):
         section, _, name = node.partition(".")
