@@ -7,6 +7,7 @@ import torch
 
 from agblocks import build, resolve
 from agblocks.graph import describe
+from agblocks.testing import check_recipe
 
 NODES = ["encoder", "trunk", "tower", "decoder", "embed_128bp", "embed_1bp", "embed_pair"]
 HEADS = [
@@ -66,6 +67,19 @@ def test_the_small_one_has_every_part(small):
     assert {n.entry.name for n in resolved.nodes.values()} == {n.entry.name for n in whole.nodes.values()}
     assert str(resolved.rule()) == str(whole.rule()) == "L must be a multiple of 2048"
     assert sum(p.numel() for p in small.parameters()) < 200_000
+
+
+def test_the_small_one_keeps_every_promise_of_recipes(small):
+    check_recipe(small.resolved.recipe)
+
+
+def test_the_full_size_at_its_shortest_length():
+    """On the meta device: every output has the resolved shape."""
+    model = build("alphagenome", device="meta").eval()
+    dna, organism = torch.zeros(1, 4, 2048, device="meta"), torch.zeros(1, dtype=torch.long, device="meta")
+    for name, value in model(dna=dna, organism=organism).items():
+        assert list(value.shape) == [d if isinstance(d, int) else d.at({"B": 1, "L": 2048})
+                                     for d in model.resolved.info(name).axes]  # fmt: skip
 
 
 def test_heads_at_128_bp_never_run_the_decoder(small, inputs):

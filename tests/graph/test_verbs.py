@@ -175,6 +175,7 @@ def test_frozen_digests_of_shipped_recipes():
 
 FROZEN = {
     "alphagenome": "d64abc7db9b6",
+    "alphagenome_small": "4583011904c6",
     "alphagenome_encoder_mpra": "7b3d942f6e96",
     "borzoi": "47a4d0cf538f",
     "borzoi_encoder_mpra": "cce06cb5f55a",
