@@ -21,7 +21,7 @@ def one(block, x="B 8 L", **args):
         ("conv.next", {"kernel": 7, "expand": 4}, 8 * 7 + 2 * 8 * 32),
         ("conv.down", {"growth": 4}, (8 * 12 + 12 * 12) * 5 / 2),
         ("conv.up_plain", {"channels": 6}, (8 * 6 * 5) + 2 * (6 * 6 * 5)),
-        ("pool.attention", {}, 8 * 8),
+        ("pool.attention", {"pool": 4}, 8 * 8),
         ("pool.max", {}, 0),
         ("tower.lstm", {"hidden": 5}, 2 * 4 * 5 * (8 + 5)),
     ],

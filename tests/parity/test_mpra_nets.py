@@ -5,15 +5,12 @@ loops where the models call a library's layer. Weights, running statistics and i
 of a model is compared, then gradients of a scalar with respect to the input and to named weights.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 import agblocks
 
-SMALL = Path(__file__).parents[1] / "recipes" / "small"
 PARAMETERS = {
     "mpralegnet": 1_322_465,
     "mpralegnet_example": 857_825,
@@ -229,7 +226,7 @@ LENGTHS = {
 def drawn(name):
     """The small model in float64 and evaluation, with nothing left at 0 or 1."""
     generator = torch.Generator().manual_seed(1)
-    model = agblocks.build(SMALL / f"small_{name}.yaml").double().eval()
+    model = agblocks.build(f"{name}_small").double().eval()
     for key, tensor in model.state_dict().items():
         if key.endswith("running_var"):
             tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
