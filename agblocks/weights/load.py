@@ -76,6 +76,8 @@ def _load(
     allow: Collection[Allowed],
     device: str | torch.device,
 ) -> Report:
+    if not isinstance(model, GraphModel):
+        raise WeightsError(f"weights are loaded into a model that agblocks.build made, not a {type(model).__name__}")
     if odd := set(allow) - {"missing", "unexpected", "shape"}:
         raise WeightsError(f"allow: {near(str(sorted(odd)[0]), ('missing', 'unexpected', 'shape'))}")
     patterns = () if into is None else (into,) if isinstance(into, str) else tuple(into)

@@ -83,7 +83,7 @@ def match(
     for tensor, value in state.items():
         node = _owner(tensor, nodes)
         standard, place = names.standard(tensor), names.standard(node)
-        want = None if standard is None or place is None else bound.wanted(standard, place, nodes[node])
+        want = bound.wanted(standard, place, nodes[node]) if node and standard and place else None
         asked = not into or selected(tensor, into)
         if isinstance(want, Want):
             claimed[want.key] = claimed.get(want.key, False) or asked
@@ -109,14 +109,14 @@ def match(
             kinds = _short(source.entries[bound.actual[want.key]].dtype), _short(value.dtype)
             if kinds[0] != kinds[1]:
                 report.converted[kinds] = report.converted.get(kinds, 0) + 1
-    _rest(report, bound, claimed, nodes, names, into)
+    _rest(report, source, bound, claimed, nodes, names, into)
     report.repeats = bound.repeats
-    report.unexpected += [f"{name} (no tensor)" for name in source.others if not bound.ignores(name)]
     return copies, report
 
 
 def _rest(
     report: Report,
+    source: Source,
     bound: Bound | OwnBound,
     claimed: Mapping[str, bool],
     nodes: Mapping[str, str],
@@ -132,9 +132,12 @@ def _rest(
         elif bound.ignores(key):
             report.ignored.append(key)
         elif places := bound.places(plain):
-            here = [(node, names.ours(node) or "") for node, _ in places]
-            built = [node for node, ours in here if ours in nodes and bound.same_block(node, nodes[ours])]
-            if built and not into:
+            here = [(node, names.ours(node) or "", names.ours(tensor) or "") for node, tensor in places]
+            built = [
+                ours for node, ours, tensor in here
+                if ours in nodes and bound.same_block(node, nodes[ours]) and (not into or selected(tensor, into))
+            ]  # fmt: skip
+            if built:
                 report.unexpected.append(key)
             else:
                 (report.elsewhere if into else report.cut).append(key)
@@ -142,7 +145,8 @@ def _rest(
             report.elsewhere.append(key)
         else:
             report.unexpected.append(key)
-    report.unexpected += bound.foreign
+    others = [*bound.foreign, *(f"{name} (no tensor)" for name in source.others)]
+    (report.elsewhere if into else report.unexpected).extend(others)
 
 
 def _misfit(source: Source, key: str, transform: Transform, value: Tensor) -> str:
@@ -158,7 +162,7 @@ def _misfit(source: Source, key: str, transform: Transform, value: Tensor) -> st
 
 def _owner(tensor: str, nodes: Mapping[str, str]) -> str:
     parts = tensor.split(".")
-    return next(head for n in range(len(parts), 0, -1) if (head := ".".join(parts[:n])) in nodes)
+    return next((head for n in range(len(parts), 0, -1) if (head := ".".join(parts[:n])) in nodes), "")
 
 
 def _parts(state: Mapping[str, Tensor]) -> list[str]:

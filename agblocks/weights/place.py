@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 import torch
@@ -26,15 +26,15 @@ def fill(model: nn.Module, source: Source, copies: list[Copy], device: str | tor
     fresh = {copy.ours: copy for copy in copies if state[copy.ours].is_meta}
     kept = [copy for copy in copies if copy.ours not in fresh]
     for copy in kept:
+        if state[copy.ours].is_inference():
+            raise WeightsError(f"{copy.ours!r} was made in inference mode and cannot be changed; nothing was loaded")
         _checked(source, copy)
     made: dict[int, Tensor] = {}
     for name, copy in fresh.items():
         old = state[name]
         if id(old) not in made:
             made[id(old)] = _fresh(source, copy, old, device)
-    with torch.no_grad():
-        for copy in kept:
-            state[copy.ours].copy_(copy.transform(source.read(copy.key)))
+    _copied(source, kept, state)
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         materialise(model, device, made)
 
@@ -84,6 +84,17 @@ def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
+def _copied(source: Source, copies: list[Copy], state: Mapping[str, Tensor]) -> None:
+    """The second reading. A file that breaks after the first one is the only way to half a model."""
+    for done, copy in enumerate(copies):
+        try:
+            with torch.no_grad():
+                state[copy.ours].copy_(copy.transform(source.read(copy.key)))
+        except Exception as error:
+            said = f"{done} of {len(copies)} tensors are new, the others old: load again"
+            raise WeightsError(f"{source.label}: broke while it was read a second time ({error}); {said}") from error
+
+
 def _checked(source: Source, copy: Copy) -> Tensor:
     tensor = source.read(copy.key)
     if tensor.is_floating_point() and not finite(tensor):
@@ -95,9 +106,10 @@ def _checked(source: Source, copy: Copy) -> Tensor:
 def _fresh(source: Source, copy: Copy, old: Tensor, device: str | torch.device) -> Tensor:
     read = _checked(source, copy)
     turned = copy.transform(read).to(device=device, dtype=old.dtype).contiguous()
-    if source.owned or turned.untyped_storage().data_ptr() != read.untyped_storage().data_ptr():
-        return turned
-    return turned.clone()
+    shared = turned.untyped_storage().data_ptr() == read.untyped_storage().data_ptr()
+    if shared and not (source.owned and turned.nbytes == turned.untyped_storage().nbytes()):  # or rows of a larger one
+        return turned.clone()
+    return turned
 
 
 def finite(tensor: Tensor) -> bool:

@@ -196,6 +196,22 @@ def test_into_is_strict_inside(state, whole):
     refused(whole, more, "unexpected: encoder.dna_embedder.block.norm.running_mean", into="encoder")
 
 
+def test_into_a_node_that_has_no_place_for_a_known_tensor(state, whole):
+    more = {**state, "tower.blocks.1.pair_update.row_attn.norm.weight": torch.zeros(8)}
+    assert load_state(whole, more, into="encoder").loaded
+    more = {**state, "encoder.down_blocks.0.block1.conv.scale": torch.zeros(13, 1, 1)}
+    refused(agblocks.build("alphagenome_small", *SIZES), more, r"\[13, 1, 1\]", into="encoder.stage2")
+
+
+def test_with_into_what_lies_outside_the_prefix_is_no_matter(state, whole):
+    wrapped = {f"model.{key}": value for key, value in state.items()}
+    wrapped |= {"loss.weight": torch.zeros(1), "hyper": "parameters"}
+    refused(whole, wrapped, r"unexpected: loss\.weight")
+    refused(whole, wrapped, r"unexpected: hyper \(no tensor\)")
+    report = load_state(whole, wrapped, into="encoder")
+    assert {"loss.weight", "hyper (no tensor)"} <= set(report.elsewhere)
+
+
 def test_into_a_module_of_a_node(state, whole):
     report = load_state(whole, state, into="tower.layer2.attention")
     assert len(report.loaded) == 17 and all(name.startswith("tower.layer2.attention.") for name in report.loaded)
@@ -364,6 +380,46 @@ def test_allow_and_arguments(state, whole):
     refused(whole, state, "allow", allow=["everything"])
     with pytest.raises(WeightsError, match="no such file"):
         load_weights(whole, "nowhere.safetensors")
+
+
+def test_parameters_hold_no_more_than_themselves(tmp_path):
+    """Rows of a larger matrix are copied out of it."""
+    from safetensors.torch import save_file
+
+    model = agblocks.build("flashzoi_small", device="meta")
+    given, _ = backwards(model, "borzoi-pytorch")
+    save_file(given, tmp_path / "weights.safetensors")
+    for source in (given, tmp_path / "weights.safetensors"):
+        model = agblocks.build("flashzoi_small", device="meta")
+        load_weights(model, source)
+        for parameter in model.parameters():
+            assert parameter.untyped_storage().nbytes() == parameter.nbytes
+
+
+def test_other_models_and_inference_tensors(state):
+    with pytest.raises(WeightsError, match="a model that agblocks.build made, not a Linear"):
+        load_state(torch.nn.Linear(2, 2), state)
+    with torch.inference_mode():
+        model = encoder()
+    refused(model, state, "made in inference mode and cannot be changed")
+
+
+def test_a_file_that_breaks_between_readings_is_told(state, tmp_path, monkeypatch):
+    from agblocks.weights.source import Held
+
+    reads = []
+
+    def read(self, key, plain=Held.read):
+        reads.append(key)
+        if len(reads) > 80 + 3:
+            raise OSError("gone")
+        return plain(self, key)
+
+    monkeypatch.setattr(Held, "read", read)
+    with pytest.raises(
+        WeightsError, match=r"second time \(gone\); 3 of 80 tensors are new, the others old: load again"
+    ):
+        load_state(encoder(), state)
 
 
 def test_lstms_know_their_new_weights():
