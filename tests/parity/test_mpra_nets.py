@@ -223,10 +223,10 @@ LENGTHS = {
 # The comparison
 
 
-def drawn(name):
+def drawn(name, *overrides):
     """The small model in float64 and evaluation, with nothing left at 0 or 1."""
     generator = torch.Generator().manual_seed(1)
-    model = agblocks.build(f"{name}_small").double().eval()
+    model = agblocks.build(f"{name}_small", *overrides).double().eval()
     for key, tensor in model.state_dict().items():
         if key.endswith("running_var"):
             tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
@@ -277,6 +277,33 @@ def test_gradients_are_those_of_the_formulas(name):
     for key, a, b in zip(["dna", *some], one, two, strict=True):
         assert (a - b).norm() <= 1e-9 * b.norm() + 1e-12, key
     assert sum(b.norm() > 1e-6 for b in two) >= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("mpralegnet", "order.order=ACGT"),
+        ("mpralegnet", "mapper.activation=silu"),
+        ("mpralegnet", "activity.activation=relu"),
+        ("mpralegnet", "encoder.stage2.input_first=true"),
+        ("dream_rnn", "order.order=ACGT"),
+        ("dream_rnn", "mixer.activation=gelu"),
+        ("dream_cnn", "tower.stage1.input_first=false"),
+        ("dream_cnn", "mapper.activation=relu"),
+        ("dream_attn", "tower.heads=2"),
+        ("dream_attn", "tower.layer1.eps=1e-5"),
+        ("deepstarr", "encoder.eps=1e-5"),
+        ("deepstarr", "dense1.eps=1e-5"),
+    ],
+)
+def test_a_wrong_variant_shows(name, wrong):
+    """With the same weights: what each of these settings changes, the comparison above would see."""
+    length = LENGTHS[name][-1]
+    right, other = drawn(name), drawn(name, wrong)
+    other.load_state_dict(right.state_dict())
+    given = inputs(right, length)
+    one, two = right(**given), other(**given)
+    assert any((one[head] - two[head]).abs().max() > 1e-7 for head in one)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
