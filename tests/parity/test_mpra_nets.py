@@ -314,6 +314,16 @@ def test_parameters_are_as_published(name):
         assert sum(p.numel() for key, p in model.named_parameters() if key.startswith(f"{node}.")) == wanted, node
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_a_gradient_reaches_every_parameter(name):
+    """But the keys' bias, which adds the same to all logits of a query: published, and never learnt."""
+    model = drawn(name)
+    made = model(**inputs(model, LENGTHS[name][-1]))
+    sum(torch.sin(value).sum() for value in made.values()).backward()
+    still = {key for key, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-13}
+    assert still == {key for key, _ in model.named_parameters() if key.endswith("attention.k.bias")}
+
+
 # What the papers say of initial values, and what a model is told of the strand
 
 
