@@ -28,7 +28,7 @@ def load_weights(
     into: str | Iterable[str] | None = None,
     *,
     nodes: Mapping[str, str] | None = None,
-    allow: Collection[Allowed] = (),
+    allow: Allowed | Collection[Allowed] = (),
     revision: str | None = None,
     file: str | None = None,
     device: str | torch.device = "cpu",
@@ -73,13 +73,14 @@ def _load(
     format: str | None,
     into: str | Iterable[str] | None,
     nodes: Mapping[str, str] | None,
-    allow: Collection[Allowed],
+    allow: Allowed | Collection[Allowed],
     device: str | torch.device,
 ) -> Report:
     if not isinstance(model, GraphModel):
         raise WeightsError(f"weights are loaded into a model that agblocks.build made, not a {type(model).__name__}")
-    if odd := set(allow) - {"missing", "unexpected", "shape"}:
-        raise WeightsError(f"allow: {near(str(sorted(odd)[0]), ('missing', 'unexpected', 'shape'))}")
+    allowed = {allow} if isinstance(allow, str) else set(allow)
+    if odd := allowed - {"missing", "unexpected", "shape"}:
+        raise WeightsError(f"allow: {sorted(odd)[0]!r} is none of missing, unexpected, shape")
     patterns = () if into is None else (into,) if isinstance(into, str) else tuple(into)
     names = Names(dict(nodes or {}))
     for standard, here in names.nodes.items():
@@ -90,7 +91,7 @@ def _load(
             )
     bound = bound_to(source, format, set(model.state_dict()))
     copies, report = match(model, source, bound, patterns, names)
-    refuse(report, allow)
+    refuse(report, allowed)
     fill(model, source, copies, device)
     report.read_bytes = source.read_bytes
     return report

@@ -120,6 +120,11 @@ class Bound:
             rule: self._greatest(rule) for rule in mapping.rules if "last" in rule.ours.text + rule.theirs.text
         }
 
+    @property
+    def tops(self) -> set[str]:
+        """The first parts of our nodes' names."""
+        return {rule.node.text.partition(".")[0] for rule in self.map.rules}
+
     def _greatest(self, rule: Rule) -> int:
         numbers = [n for key in self.actual if (n := rule.theirs.number(key)) is not None]
         return max(numbers, default=rule.last)

@@ -79,11 +79,13 @@ def match(
             raise WeightsError(f"into {pattern!r} fits no part of the model with weights; {parts}")
     report = Report(source.label, bound.map.name, source.revision, assumed=bound.map.assumed)
     copies: list[Copy] = []
+    known: set[str] = set()  # of the names that `nodes` gives
     claimed: dict[str, bool] = {}  # theirs -> whether it was asked for
     for tensor, value in state.items():
         node = _owner(tensor, nodes)
         standard, place = names.standard(tensor), names.standard(node)
         want = bound.wanted(standard, place, nodes[node]) if node and standard and place else None
+        known.update(here for here in names.nodes.values() if want is not None and under(tensor, here))
         asked = not into or selected(tensor, into)
         if isinstance(want, Want):
             claimed[want.key] = claimed.get(want.key, False) or asked
@@ -109,6 +111,12 @@ def match(
             kinds = _short(source.entries[bound.actual[want.key]].dtype), _short(value.dtype)
             if kinds[0] != kinds[1]:
                 report.converted[kinds] = report.converted.get(kinds, 0) + 1
+    for standard, here in names.nodes.items():
+        if here not in known:
+            raise WeightsError(
+                f"nodes: {source.label}, as {bound.map.name}, has nothing for {here!r} as {standard!r}; "
+                + near(standard, bound.tops)
+            )
     _rest(report, source, bound, claimed, nodes, names, into)
     report.repeats = bound.repeats
     return copies, report

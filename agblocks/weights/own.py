@@ -46,6 +46,11 @@ class OwnBound:
         self._modules = {".".join(parts[:n]) for parts in split for n in range(1, len(parts))}
         self._blocks = _blocks(metadata)
 
+    @property
+    def tops(self) -> set[str]:
+        """The first parts of the nodes' names."""
+        return {name.partition(".")[0] for name in self.actual}
+
     def wanted(self, tensor: str, node: str, block: str) -> Want | str | None:
         """The tensor of the same name, if the source has that node, and as the same block."""
         if node not in self._modules:

@@ -89,6 +89,7 @@ class Bomb:
         return os.mkdir, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["zip", "legacy", "plain", "inside"])
 def test_a_pickle_that_runs_code_is_refused(tmp_path, state, how):
     file, trap = tmp_path / "weights.pth", str(tmp_path / "trap")

@@ -229,6 +229,8 @@ def test_nodes_of_other_names(state):
     }  # fmt: skip
     model = agblocks.build(mine)
     refused(model, state, "its nodes are called otherwise")
+    refused(model, state, "has nothing for 'front' as 'encodr'; did you mean encoder", nodes={"encodr": "front"})
+    refused(model, state, "has nothing for 'activity' as 'tower'", nodes={"encoder": "front", "tower": "activity"})
     refused(
         model,
         state,
@@ -377,7 +379,9 @@ def test_kept_kernels_follow(state):
 
 
 def test_allow_and_arguments(state, whole):
-    refused(whole, state, "allow", allow=["everything"])
+    refused(whole, state, "allow: .everything. is none of missing", allow=["everything"])
+    less = {key: value for key, value in state.items() if key != "organism_embed.weight"}
+    assert list(load_state(whole, less, allow="missing").missing) == ["trunk.embedding.weight"]
     with pytest.raises(WeightsError, match="no such file"):
         load_weights(whole, "nowhere.safetensors")
 
