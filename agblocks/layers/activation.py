@@ -23,10 +23,10 @@ class QuickGELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        gate = x * _FACTOR.get(x.dtype, 1.702)
         if x.dtype in _FACTOR:
-            return x * torch.sigmoid(x * _FACTOR[x.dtype])
+            return x * torch.sigmoid(gate) if gate.requires_grad else gate.sigmoid_().mul_(x)
         # As silu(1.702 x) / 1.702, which keeps one tensor for the backward pass and without it needs one temporary.
-        gate = x * 1.702
         return F.silu(gate, inplace=not gate.requires_grad).mul_(1 / 1.702)
 
 

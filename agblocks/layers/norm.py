@@ -60,15 +60,26 @@ class RMSBatchNorm(nn.Module):
         self.mean_square.fill_(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        statistic = self.mean_square
-        if self.training and self.mode != "frozen":
-            batch = self._batch(x)
-            with torch.no_grad():
-                self.mean_square.lerp_(batch.detach().to(self.mean_square.dtype), 1 - self.decay)
-            statistic = batch if self.mode == "batch" else self.mean_square.clone()
-        inverse = torch.rsqrt(statistic + self.eps).to(x.dtype)
-        gain = (inverse * self.weight).to(x.dtype)
+        if not self.training or self.mode == "frozen":
+            return self._affine(x, self.mean_square)
+        batch = self._batch(x)
+        with torch.no_grad():
+            self.mean_square.lerp_(batch.detach().to(self.mean_square.dtype), 1 - self.decay)
+        if self.mode == "ema":
+            return self._affine(x, self.mean_square.clone())
+        gain = (torch.rsqrt(batch + self.eps).to(x.dtype) * self.weight).to(x.dtype)
         return torch.addcmul(self._along(self.bias.to(x.dtype), x), x, self._along(gain, x))
+
+    def _affine(self, x: Tensor, statistic: Tensor) -> Tensor:
+        """By a statistic that takes no gradient: torch's batch norm with a mean of 0, one fused pass."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        statistic, weight, bias = (t.to(wide) for t in (statistic, self.weight, self.bias))
+        mean = torch.zeros_like(statistic)
+        if self.dim % x.dim() == x.dim() - 1:
+            rows = x.reshape(-1, self.channels)
+            return F.batch_norm(rows, mean, statistic, weight, bias, eps=self.eps).view_as(x)
+        tracks = x.movedim(self.dim, 1)
+        return F.batch_norm(tracks, mean, statistic, weight, bias, eps=self.eps).movedim(1, self.dim)
 
     def _batch(self, x: Tensor) -> Tensor:
         dim = self.dim % x.dim()
