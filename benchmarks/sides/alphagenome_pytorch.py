@@ -86,6 +86,7 @@ WORK = {
     "encoder 32 x 256 bp, f32": lambda: encoder(32, False),
     "encoder 32 x 256 bp, bf16": lambda: encoder(32, True),
     "encoder train step 32 x 256 bp": encoder_step,
+    "encoder train step 32 x 256 bp, ours with batch statistics": encoder_step,
     "embeddings 131,072 bp": embeddings,
     "backward 16,384 bp": lambda: backward(True),
     "backward 16,384 bp, peer without checkpointing": lambda: backward(False),

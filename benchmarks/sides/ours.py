@@ -26,8 +26,9 @@ def encoder(batch: int, half: bool):
     return work
 
 
-def encoder_step():
-    model, x = kept({"encoder": {"block": "encoder.alphagenome", "in": "dna"}}, ["encoder"]).train(), dna(32, 256)
+def encoder_step(statistics: str):
+    encoder = {"block": "encoder.alphagenome", "in": "dna", "args": {"statistics": statistics}}
+    model, x = kept({"encoder": encoder}, ["encoder"]).train(), dna(32, 256)
 
     def work():
         model.zero_grad(set_to_none=True)
@@ -109,7 +110,8 @@ WORK = {
     "encoder 1 x 256 bp, bf16": lambda: encoder(1, True),
     "encoder 32 x 256 bp, f32": lambda: encoder(32, False),
     "encoder 32 x 256 bp, bf16": lambda: encoder(32, True),
-    "encoder train step 32 x 256 bp": encoder_step,
+    "encoder train step 32 x 256 bp": lambda: encoder_step("frozen"),  # as the peer's, whose statistics never move
+    "encoder train step 32 x 256 bp, ours with batch statistics": lambda: encoder_step("batch"),
     "embeddings 131,072 bp": embeddings,
     "backward 16,384 bp": backward,
     "backward 16,384 bp, peer without checkpointing": backward,
