@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .constants import ExactConstants
 from .hookpoint import HookPoint
 from .norm import LayerNorm
 from .role import role
 
 
-class HalfRope(nn.Module):
+class HalfRope(ExactConstants):
     """Rotary positions on the first `width` channels of each head, which turn in pairs (i, i + width / 2).
 
     Pair i turns by position / base ** (2 i / width); channels from `width` on stay. Angles are worked out in float64.
@@ -45,14 +44,6 @@ class HalfRope(nn.Module):
         left, right = x[..., :half].to(wide), x[..., half : self.width].to(wide)
         turned = (left * cos - right * sin).to(x.dtype), (left * sin + right * cos).to(x.dtype)
         return torch.cat((*turned, x[..., self.width :]), -1)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> HalfRope:
-        """Move with the model, but stay float64."""
-        before = self.frequency
-        super()._apply(fn, recurse)
-        if self.frequency.dtype != torch.float64:
-            self.frequency = before.to(self.frequency.device)
-        return self
 
     def extra_repr(self) -> str:
         return f"{self.width}, base={self.base}"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from .constants import ExactConstants
 from .norm import LayerNorm
 from .pool import MeanPool
 from .role import role
 from .streaming import attend
 
 
-class SequenceToPair(nn.Module):
+class SequenceToPair(ExactConstants):
     """A pair map from a track: dot products of pooled positions, with relative positions, and two outer sums.
 
     `a[i, j] = q_i . k_j + ((q_i + b_q) . e(j - i) + (k_j + b_k) . e(i - j)) / 2` for each head, without scaling or
@@ -68,14 +67,6 @@ class SequenceToPair(nn.Module):
         distance = torch.arange(-positions, positions, device=self.thresholds.device)
         near = (self.thresholds > distance.abs()[:, None]).to(torch.float64)
         return torch.cat((near, distance.sign()[:, None] * near), -1)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> SequenceToPair:
-        """Move with the model, but keep the constants in float64."""
-        before = self.thresholds
-        super()._apply(fn, recurse)
-        if self.thresholds.dtype != torch.float64:
-            self.thresholds = before.to(self.thresholds.device)
-        return self
 
 
 def relative(by_distance: Tensor) -> Tensor:

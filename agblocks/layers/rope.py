@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .constants import ExactConstants
 
 
-class Rope(nn.Module):
+class Rope(ExactConstants):
     """Rotate neighbouring pairs of channels by position * frequency.
 
     Frequency f of n = channels / 2 is `1 / (f + (max_position - n + 1) ** (f / (n - 1)))`: arange plus geomspace, both
@@ -46,14 +46,6 @@ class Rope(nn.Module):
         cos, sin = self.turns(torch.arange(x.shape[1], device=x.device), x.dtype)
         shape = (x.shape[1], *(1,) * (x.dim() - 3), -1)
         return rotate(x, cos.view(shape), sin.view(shape))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Rope:
-        """Move with the model, but stay float64."""
-        before = self.frequency
-        super()._apply(fn, recurse)
-        if self.frequency.dtype != torch.float64:
-            self.frequency = before.to(self.frequency.device)
-        return self
 
     def extra_repr(self) -> str:
         return f"{self.channels}, max_position={self.max_position}"
