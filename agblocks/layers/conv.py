@@ -57,7 +57,7 @@ class StandardizedConv1d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self._kernel(x.shape[-1])
-        if kernel is getattr(self._kept, "kernel", None) and self._few(x):
+        if self._few(x):
             return _convolve_few(x, kernel, self.bias)
         if self.width % 2:
             return F.conv1d(x, kernel, self.bias, padding=self.dilation * (self.width // 2), dilation=self.dilation)
@@ -91,7 +91,7 @@ class StandardizedConv1d(nn.Module):
 
     def _few(self, x: Tensor) -> bool:
         small = x.device.type == "cpu" and x.shape[0] * x.shape[-1] <= FEW
-        return small and self.dilation == 1 and self.width % 2 == 1 and not _wants_grad(x, self.bias)
+        return small and self.dilation == 1 and self.width % 2 == 1 and not torch.compiler.is_compiling()
 
     def train(self, mode: bool = True) -> StandardizedConv1d:
         if mode:
@@ -172,7 +172,8 @@ class _Standardize(torch.autograd.Function):
             mean = w.mean(1, keepdim=True)
             total = (w - mean).square().sum(1)
         inverse = total.clamp(min=FLOOR).rsqrt()
-        along = torch.linalg.vecdot(g, w, dim=1) - mean[:, 0] * g.sum(1)  # grad . centred
+        product = torch.bmm(g[:, None], w[:, :, None])[:, 0, 0]  # row by row, without a temporary of the kernel's size
+        along = product - mean[:, 0] * g.sum(1)  # grad . centred
         gain = (s * inverse)[:, None]
         # Where the floor holds, the kernel is linear in the weight, and it turns no gradient.
         turn = torch.where(total >= FLOOR, along * inverse.square(), 0)[:, None]

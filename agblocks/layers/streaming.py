@@ -12,7 +12,7 @@ from torch import Tensor
 
 HELD = {"cpu": 2**20}  # logits held at once: what a processor's caches hold
 HELD_ELSEWHERE = 2**27  # on an accelerator large blocks keep it busy
-LARGEST_EXPONENT = 30.0  # of logits that need no maximum taken off
+LARGEST_EXPONENT = 30.0  # a cap up to which no maximum needs to be taken off
 
 
 def attend(
@@ -83,13 +83,9 @@ class _Attend(torch.autograd.Function):
         logs = work.k.new_empty((q.shape[0], q.shape[2], q.shape[1]))  # batch heads queries
         with work.exactly():
             for examples, queries in work.blocks():
-                logits = work.logits(examples, queries)  # examples, heads * queries, keys
-                if cap is None or cap > LARGEST_EXPONENT:
-                    largest = logits.mul_(work.cap).amax(-1, keepdim=True)
-                    weights = logits.sub_(largest).exp_()
-                else:
-                    largest = None
-                    weights = logits.mul_(work.cap).exp_()
+                logits = work.bent(examples, queries).mul_(work.outer)  # examples, heads * queries, keys
+                largest = None if work.gated else logits.amax(-1, keepdim=True)
+                weights = (logits if largest is None else logits.sub_(largest)).exp_()
                 total = weights.sum(-1, keepdim=True)
                 if weights.dtype == v.dtype:
                     mixed = torch.bmm(weights, v[examples]).div_(total)
@@ -126,15 +122,17 @@ def _backward(work: _Blocks, y: Tensor, logs: Tensor, grad: Tensor) -> tuple[Ten
     grad_bias = None if work.bias is None else torch.empty_like(work.bias)
     with work.exactly():
         for examples, queries in work.blocks():
-            logits = work.logits(examples, queries)
-            log = logs[examples, :, queries].reshape(len(logits), -1, 1)
-            weights = torch.add(log.neg(), logits, alpha=work.cap).exp_()
+            bent = work.bent(examples, queries)
+            log = logs[examples, :, queries].reshape(len(bent), -1, 1)
+            weights = torch.add(log.neg(), bent, alpha=work.outer).exp_()
             above = work.together(grad[examples, queries])
             grad_v[examples].baddbmm_(weights.transpose(1, 2), above)
             along = (above * work.together(y[examples, queries])).sum(-1, keepdim=True)
             below = torch.bmm(above, v[examples].transpose(1, 2)).sub_(along).mul_(weights)
-            if work.capped:
-                below.addcmul_(below, logits.square_(), value=-1)
+            if work.gated:
+                below.mul_(bent.addcmul_(bent, bent, value=-1)).mul_(4)  # 1 - tanh ** 2 is 4 s (1 - s)
+            elif work.capped:
+                below.addcmul_(below, bent.square_(), value=-1)
             if grad_bias is not None:
                 by_row = work.apart(below)[..., work.before :].unflatten(2, (-1, work.repeat)).sum(3)
                 grad_bias[examples, :, work.rows(queries)] = by_row.unflatten(-1, (-1, work.repeat)).sum(-1)
@@ -151,8 +149,13 @@ class _Blocks:
         self.q, self.v, self.bias, self.repeat = q, v, bias, repeat
         self.k = k.to(torch.promote_types(q.dtype, torch.float32))
         self.heads = q.shape[2]
-        self.capped, self.cap = cap is not None, 1.0 if cap is None else cap
         self.scale = 1 / math.sqrt(q.shape[-1])
+        # A cap is taken by a sigmoid, tanh(u) = 2 sigmoid(2 u) - 1, which is many times quicker; the constant cancels
+        # in the softmax. Wide caps, where float32 would show the rounding near a half, by the tangent itself.
+        self.capped = cap is not None
+        self.gated = cap is not None and cap <= LARGEST_EXPONENT
+        self.outer = 1.0 if cap is None else 2 * cap if self.gated else cap
+        self.inner = 1.0 if cap is None else 2 / cap if self.gated else 1 / cap
         self.before = k.shape[1] - (0 if bias is None else bias.shape[-1] * repeat)
 
     def exactly(self) -> AbstractContextManager[object]:
@@ -175,15 +178,15 @@ class _Blocks:
         """The rows of the bias for some queries."""
         return slice(queries.start // self.repeat, queries.stop // self.repeat)
 
-    def logits(self, examples: slice, queries: slice) -> Tensor:
-        """(examples, heads * queries, keys); with a cap their hyperbolic tangent, to be multiplied by it."""
-        q = self.together(self.q[examples, queries]).mul_(self.scale / self.cap)
+    def bent(self, examples: slice, queries: slice) -> Tensor:
+        """(examples, heads * queries, keys): logits; or what gives them, but for a constant, multiplied by `outer`."""
+        q = self.together(self.q[examples, queries]).mul_(self.scale * self.inner)
         logits = torch.bmm(q, self.k[examples].transpose(1, 2))
         if self.bias is not None:
-            part = self.bias[examples, :, self.rows(queries)].to(logits.dtype).div(self.cap)
+            part = self.bias[examples, :, self.rows(queries)].to(logits.dtype).mul(self.inner)
             part = part.repeat_interleave(self.repeat, -1)[:, :, :, None]
             self.apart(logits)[..., self.before :].unflatten(2, (-1, self.repeat)).add_(part)
-        return logits.tanh_() if self.capped else logits
+        return logits.sigmoid_() if self.gated else logits.tanh_() if self.capped else logits
 
     def together(self, x: Tensor) -> Tensor:
         """(examples, queries, heads, n) to a copy (examples, heads * queries, n) of the logits' precision."""
