@@ -26,10 +26,10 @@ ROWS = {  # name: peer, pairs
     "encoder train step 32 x 256 bp, ours with batch statistics": (ALPHAGENOME, 5),
     "embeddings 131,072 bp": (ALPHAGENOME, 2),
     "backward 16,384 bp": (ALPHAGENOME, 2),
-    "backward 16,384 bp, peer without checkpointing": (ALPHAGENOME, 3),
+    "backward 16,384 bp, peer without checkpointing": (ALPHAGENOME, 2),
     "tower 8,192 positions": (ALPHAGENOME, 2),
     "tower train step 2,048 positions": (ALPHAGENOME, 3),
-    "tower train step 8,192 positions": (None, 2),
+    "tower train step 8,192 positions": (None, 1),
     "Enformer encoder 32 x 256 bp": (ENFORMER, 8),
     "Enformer 196,608 bp": (ENFORMER, 2),
 }
