@@ -37,10 +37,14 @@ class Head(Block):
     def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The scalar loss of this head.
 
-        `outputs` maps the ports named by `loss_ports` to tensors; `target` has the shape of the first of them unless
-        the head says otherwise. NaN targets and positions where `mask` is False do not count.
+        `outputs` maps the ports named by `loss_ports` to tensors; `target` has the shape that `target_shape` says. NaN
+        targets and positions where `mask` is False do not count.
         """
         raise NotImplementedError
+
+    def target_shape(self, outputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """The shape of targets for some outputs: the first loss port's. A head with other targets overrides it."""
+        return tuple(outputs[self.loss_ports[0]].shape)
 
 
 def reset_parameters(module: nn.Module) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, near, shown
 from .as_timm import AsTimm
 from .block import Head
+from .checkpointed import checkpointed
 from .dims import Length, number
 from .resolved import Resolved, ResolvedNode
 
@@ -89,7 +89,7 @@ class GraphModel(AsTimm):
                 module = step.parent._modules[step.child]
                 reads = [None if edge is None else values[edge] for edge in step.reads]
                 if step.node in self._checkpointed and torch.is_grad_enabled():
-                    made = checkpoint(module, *reads, use_reentrant=False)
+                    made = checkpointed(module, reads)  # type: ignore[arg-type]
                 else:
                     made = module(*reads)  # type: ignore[misc]
                 if len(step.makes) == 1:
@@ -212,7 +212,8 @@ class GraphModel(AsTimm):
         """The heads' losses for the targets given, summed with the recipe's weights. Scalar.
 
         `outputs` is what the model returned for `loss_outputs`; `targets` and `masks` are by head.
-        Raises InputError where a target has no head, or an output a loss needs was not computed.
+        Raises InputError where a target has no head or another shape than the head's outputs, or where an output that a
+        loss needs was not computed.
         """
         total = None
         for head, target in targets.items():
@@ -224,8 +225,10 @@ class GraphModel(AsTimm):
                 raise InputError(f"the loss of {head!r} needs {missing}; ask for outputs=model.loss_outputs")
             module = self.get_submodule(head)
             assert isinstance(module, Head)
-            part = module.loss({port: outputs[e] for port, e in edges.items()}, target, (masks or {}).get(head))
-            part = self.resolved.heads[head] * part
+            mask = (masks or {}).get(head)
+            mine = {port: outputs[edge] for port, edge in edges.items()}
+            _check_target(head, module.target_shape(mine), target, mask)
+            part = self.resolved.heads[head] * module.loss(mine, target, mask)
             total = part if total is None else total + part
         if total is None:
             raise InputError("there are no targets to compute a loss for")
@@ -233,6 +236,18 @@ class GraphModel(AsTimm):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}, "_admitted": set()}
+
+
+def _check_target(head: str, wanted: tuple[int, ...], target: Tensor, mask: Tensor | None) -> None:
+    """A target that would only broadcast gives a wrong loss."""
+    if tuple(target.shape) != wanted:
+        raise InputError(f"the target of {head!r} should be {list(wanted)}, but is {list(target.shape)}")
+    if mask is None:
+        return
+    sizes = tuple(mask.shape)
+    ends = zip(reversed(sizes), reversed(wanted), strict=False)
+    if len(sizes) > len(wanted) or any(size not in (1, full) for size, full in ends):
+        raise InputError(f"the mask of {head!r} should spread over {list(wanted)}, but is {list(sizes)}")
 
 
 def _made(node: ResolvedNode) -> nn.Module:

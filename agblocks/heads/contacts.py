@@ -42,6 +42,7 @@ class ContactHead(Head):
     def loss(self, outputs: Mapping[str, Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean squared error over targets (batch, P, P, tracks) of real tracks that are not NaN and not masked."""
         prediction = outputs["out"]
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
         target, there = known(target.to(prediction.dtype), mask)
         there = there & outputs["real"].to(torch.bool)[:, None, None]
         return masked_mean((prediction - target).square(), there)

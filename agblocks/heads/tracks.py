@@ -81,10 +81,11 @@ class TrackHead(Head):
 
     def experimental(self, scaled: Tensor, unit: Tensor) -> Tensor:
         """From the model's scale (batch, tracks, length) to the experiment's."""
-        y = torch.where(scaled > SOFT, (scaled + SOFT).square() / (4 * SOFT), scaled)
+        y = scaled.to(torch.promote_types(scaled.dtype, torch.float32))  # the square leaves half precision's range
+        y = torch.where(y > SOFT, (y + SOFT).square() / (4 * SOFT), y)
         if self.squash:
             y = y ** (1 / POWER)
-        return y * unit[:, :, None]
+        return (y * unit[:, :, None]).to(scaled.dtype)
 
     def model_scale(self, target: Tensor, unit: Tensor) -> Tensor:
         """From the experiment's scale to the model's: the inverse of `experimental` on targets from 0 on."""

@@ -211,9 +211,9 @@ def _convolve_few(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     windows = F.pad(x, (width // 2, width // 2)).unfold(-1, length, 1)  # batch, channels, width, length
     if batch * length < VERY_FEW:
         rows = windows.permute(0, 3, 1, 2).reshape(batch * length, channels * width)
-        return F.linear(rows, kernel.flatten(1), bias).view(batch, length, -1).transpose(1, 2)
+        return F.linear(rows, kernel.flatten(1), bias).view(batch, length, len(kernel)).transpose(1, 2)
     columns = windows.permute(1, 2, 0, 3).reshape(channels * width, batch * length)
-    return torch.addmm(bias[:, None], kernel.flatten(1), columns).view(-1, batch, length).transpose(0, 1)
+    return torch.addmm(bias[:, None], kernel.flatten(1), columns).view(len(kernel), batch, length).transpose(0, 1)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def poisson(target: Tensor, prediction: Tensor) -> Tensor:
 
 def scalar_loss(kind: ScalarLoss, prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     """Mean over the known targets: squared error, Huber (delta 1), or Poisson deviance of a positive prediction."""
+    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
     target, there = known(target.to(prediction.dtype), mask)
     if kind == "huber":
         errors = F.huber_loss(prediction, target, reduction="none")

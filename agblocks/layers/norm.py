@@ -26,8 +26,8 @@ class RMSBatchNorm(nn.Module):
     * `frozen`: the kept one, which stays: for published weights. (A layer left in `eval()` does the same.)
 
     `mean_square` is float32 state, starts at 1, stays float32 under `.half()` and `.bfloat16()` (its decay would be
-    lost in rounding) and follows `.double()`. Gradient checkpointing runs a training forward twice, and the kept value
-    then follows twice, as in any batch norm. `synchronize` averages the batch's mean square over all processes.
+    lost in rounding) and follows `.double()`. A forward pass that gradient
+    checkpointing repeats leaves it. `synchronize` averages the batch's mean square over all processes.
 
     Shapes: any with `channels` at `dim` -> the same. Source: AlphaGenome, which has the frozen form; the official code
     defines no training mode, the one here is ours.
@@ -47,7 +47,8 @@ class RMSBatchNorm(nn.Module):
     ):
         super().__init__()
         self.channels, self.dim, self.mode = channels, dim, mode
-        self.eps, self.decay, self.synchronize = eps, decay, synchronize
+        self.eps, self.synchronize = eps, synchronize
+        self.momentum = 1 - decay  # as torch's batch norms call it
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
         self.register_buffer("mean_square", torch.empty(channels, dtype=torch.float32))
@@ -64,7 +65,7 @@ class RMSBatchNorm(nn.Module):
             return self._affine(x, self.mean_square)
         batch = self._batch(x)
         with torch.no_grad():
-            self.mean_square.lerp_(batch.detach().to(self.mean_square.dtype), 1 - self.decay)
+            self.mean_square.lerp_(batch.detach().to(self.mean_square.dtype), self.momentum)
         if self.mode == "ema":
             return self._affine(x, self.mean_square.clone())
         gain = (torch.rsqrt(batch + self.eps).to(x.dtype) * self.weight).to(x.dtype)

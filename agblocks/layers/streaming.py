@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as _functorch_active
+from torch.autograd import forward_ad
 
 HELD = {"cpu": 2**20}  # logits held at once: what a processor's caches hold
 HELD_ELSEWHERE = 2**27  # on an accelerator large blocks keep it busy
@@ -28,11 +30,14 @@ def attend(
 
     Costs: the logits are never held whole, but a block of queries at a time, in the backward pass too, which works them
     out again: memory grows with queries + keys, not with their product. Where `torch.compile` or `torch.export` traces,
-    the formula is written out for it; compiled for a GPU it is flex attention.
+    the formula is written out for it; compiled for a GPU it is flex attention. Under `torch.func`'s transforms and in
+    forward mode it is worked out at once.
     """
-    if not torch.compiler.is_compiling():
-        return _Attend.apply(q, k, v, bias, repeat, cap)[0]
-    return (flex if q.is_cuda else plain)(q, k, v, bias, repeat=repeat, cap=cap)
+    if torch.compiler.is_compiling():
+        return (flex if q.is_cuda else plain)(q, k, v, bias, repeat=repeat, cap=cap)
+    if _transformed(q, k, v, bias):
+        return plain(q, k, v, bias, repeat=repeat, cap=cap)
+    return _Attend.apply(q, k, v, bias, repeat, cap)[0]
 
 
 def plain(
@@ -69,10 +74,14 @@ def flex(
     return out.transpose(1, 2)
 
 
+def _transformed(*tensors: Tensor | None) -> bool:
+    """Whether a transform of torch.func is at work, or forward differentiation: both want plain operations."""
+    duals = (forward_ad.unpack_dual(t) for t in tensors if t is not None)
+    return _functorch_active() or any(dual.tangent is not None for dual in duals)
+
+
 class _Attend(torch.autograd.Function):
     """`attend` block by block. Kept for the backward pass: inputs, outputs, and each query's log of summed weights."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -106,10 +115,12 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, y, logs = ctx.saved_tensors
-        if torch.is_grad_enabled():  # someone wants to differentiate this gradient
+        further = torch.is_grad_enabled()  # someone wants to differentiate this gradient
+        if further or _functorch_active():  # or many at once
             inputs = [t for t, wanted in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if wanted]
-            again = plain(q, k, v, bias, repeat=ctx.repeat, cap=ctx.cap)
-            found = iter(torch.autograd.grad(again, inputs, grad, create_graph=True))
+            with torch.enable_grad():
+                again = plain(q, k, v, bias, repeat=ctx.repeat, cap=ctx.cap)
+            found = iter(torch.autograd.grad(again, inputs, grad, create_graph=further))
             return (*(next(found) if wanted else None for wanted in ctx.needs_input_grad[:4]), None, None)
         return (*_backward(_Blocks(q, k, v, bias, ctx.repeat, ctx.cap), y, logs, grad), None, None)
 

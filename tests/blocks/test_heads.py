@@ -247,3 +247,11 @@ def test_tracks_that_fill_up_do_not_count():
     assert contacts.loss({"out": out, "real": real}, target).item() == pytest.approx(wanted)
     with pytest.raises(agblocks.errors.Misfit, match="'real' is"):
         TrackHead.check(real=[3, 1], organisms=2, tracks=2)
+
+
+def test_losses_and_large_values_in_half_precision():
+    out = torch.full((1, 2, 2, 2), 300.0, dtype=torch.float16)
+    assert ContactHead(4, tracks=2).loss({"out": out, "real": torch.ones(1, 2)}, torch.zeros(1, 2, 2, 2)) == 90_000
+    assert ScalarHead(4).loss({"out": out[0, 0]}, torch.zeros(2, 2)) == 90_000
+    large = TrackHead(2, tracks=1).experimental(torch.full((1, 1, 1), 300.0, dtype=torch.float16), torch.ones(1, 1))
+    assert large == 2402

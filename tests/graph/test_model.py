@@ -251,3 +251,37 @@ def test_checkpointing_changes_memory_not_gradients():
     assert gradients()[0] == whole
     with pytest.raises(InputError, match=r"no node fits 'encoder\.stag9'"):
         model.set_grad_checkpointing(nodes="encoder.stag9")
+
+
+def test_checkpointing_leaves_running_statistics_as_they_would_be():
+    dna = torch.eye(4)[torch.randint(4, (8, 64), generator=torch.Generator().manual_seed(0))].mT
+
+    def after(checkpointing):
+        model = agblocks.build("mpra_small", seed=0).train()
+        model.set_grad_checkpointing(checkpointing)
+        torch.manual_seed(0)
+        model(dna=dna)["activity"].sum().backward()
+        return dict(model.named_buffers())
+
+    without, statistics = after(False), after(True)
+    assert any("running_mean" in name for name in statistics)
+    for name, value in statistics.items():
+        torch.testing.assert_close(value, without[name], atol=0, rtol=0)
+    tiny = agblocks.build("tiny", seed=0).train()
+    tiny.set_grad_checkpointing(nodes="encoder")
+    tiny(dna=dna)["activity"].sum().backward()
+    plain = agblocks.build("tiny", seed=0).train()
+    plain(dna=dna)["activity"].sum().backward()
+    for name, value in tiny.named_buffers():
+        torch.testing.assert_close(value, plain.get_buffer(name), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2), (1, 1)])
+def test_a_target_of_another_shape_is_refused(shape):
+    model = agblocks.build("mpra_small", seed=0)
+    outputs = {"activity": torch.arange(4.0)[:, None]}
+    with pytest.raises(InputError, match=r"the target of 'activity' should be \[4, 1\], but is"):
+        model.loss(outputs, {"activity": torch.zeros(shape)})
+    assert model.loss(outputs, {"activity": torch.arange(4.0)[:, None]}) == 0
+    with pytest.raises(InputError, match=r"the mask of 'activity' should spread over \[4, 1\], but is \[3, 1\]"):
+        model.loss(outputs, {"activity": torch.zeros(4, 1)}, {"activity": torch.ones(3, 1, dtype=torch.bool)})

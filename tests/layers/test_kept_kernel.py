@@ -249,3 +249,9 @@ def test_under_autocast_the_kernel_is_kept_in_its_type(conv):
             assert half.dtype == conv._kept.kernel.dtype == torch.bfloat16
         torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.02)
         torch.testing.assert_close(conv(X), exact, atol=0, rtol=0)
+
+
+def test_an_empty_batch(conv):
+    with torch.no_grad():
+        assert conv(X[:0]).shape == (0, 6, 20)
+        assert conv(X[:0, :, :4]).shape == (0, 6, 4)

@@ -59,6 +59,25 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda *t: attend(*t, repeat=2, cap=5.0), small())
 
 
+def test_transforms_of_torch_func_and_forward_mode():
+    q, k, v, bias = small(requires_grad=False)
+
+    def of(x):
+        return attend(x, k, v, bias, repeat=2, cap=5.0)
+
+    def wanted(x):
+        return streaming.plain(x, k, v, bias, repeat=2, cap=5.0)
+
+    direction = torch.ones_like(q)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(transform(of)(q), transform(wanted)(q))
+    torch.testing.assert_close(torch.func.jvp(of, (q,), (direction,))[1], torch.func.jvp(wanted, (q,), (direction,))[1])
+    found = torch.autograd.functional.jacobian(of, q, vectorize=True)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(wanted, q))
+    stacked = torch.stack((q, 2 * q))
+    torch.testing.assert_close(torch.func.vmap(of)(stacked)[1], wanted(2 * q))
+
+
 def test_examples_by_vmap():
     q, k, v, bias = small(requires_grad=False)
 
