@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active as _functorch_active
 from torch.autograd import forward_ad
 
 HELD = {"cpu": 2**20}  # logits held at once: what a processor's caches hold
@@ -77,7 +76,13 @@ def flex(
 def _transformed(*tensors: Tensor | None) -> bool:
     """Whether a transform of torch.func is at work, or forward differentiation: both want plain operations."""
     duals = (forward_ad.unpack_dual(t) for t in tensors if t is not None)
-    return _functorch_active() or any(dual.tangent is not None for dual in duals)
+    return _batching() or any(dual.tangent is not None for dual in duals)
+
+
+def _batching() -> bool:
+    """Whether torch.func is at work, or the older vmap of `is_grads_batched`. Torch has no public question for it."""
+    older = torch._C._dispatch_key_parse("VmapMode")
+    return torch._C._are_functorch_transforms_active() or torch._C._dispatch_tls_is_dispatch_key_included(older)
 
 
 class _Attend(torch.autograd.Function):
@@ -116,7 +121,7 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, bias, y, logs = ctx.saved_tensors
         further = torch.is_grad_enabled()  # someone wants to differentiate this gradient
-        if further or _functorch_active():  # or many at once
+        if further or _batching():  # or many at once
             inputs = [t for t, wanted in zip((q, k, v, bias), ctx.needs_input_grad, strict=False) if wanted]
             with torch.enable_grad():
                 again = plain(q, k, v, bias, repeat=ctx.repeat, cap=ctx.cap)
