@@ -17,6 +17,7 @@ from ..graph.model import GraphModel
 from ..graph.resolved import Resolved
 from .errors import WeightsError
 from .load import Allowed, load_weights
+from .match import owner
 from .own import METADATA
 from .report import Report
 from .safetensors_file import DTYPES
@@ -57,10 +58,10 @@ def write(target: Path, model: GraphModel, report: Report) -> None:
 
     state = model.state_dict()
     blocks = {name: node.entry.name for name, node in model.resolved.nodes.items()}
-    loaded = {
-        node: block for node, block in blocks.items() if any(name.startswith(f"{node}.") for name in report.loaded)
-    }
-    tensors = {name: t for name, t in state.items() if any(name.startswith(f"{node}.") for node in loaded)}
+    owners = {owner(name, blocks) for name in report.loaded}
+    loaded = {node: block for node, block in blocks.items() if node in owners}
+    absent = [name for name in report.absent if owner(name, blocks) in owners]
+    tensors = {name: state[name] for name in (*report.loaded, *absent)}
     said = {
         "recipe": model.resolved.recipe,
         "digest": model.resolved.digest,
@@ -68,7 +69,7 @@ def write(target: Path, model: GraphModel, report: Report) -> None:
         "format": report.format,
         "source": Path(report.source).name if os.path.exists(report.source) else report.source,
         "revision": report.revision,
-        "absent": report.absent,
+        "absent": absent,
         "agblocks": __version__,
     }
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")

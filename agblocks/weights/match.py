@@ -82,7 +82,7 @@ def match(
     known: set[str] = set()  # of the names that `nodes` gives
     claimed: dict[str, bool] = {}  # theirs -> whether it was asked for
     for tensor, value in state.items():
-        node = _owner(tensor, nodes)
+        node = owner(tensor, nodes)
         standard, place = names.standard(tensor), names.standard(node)
         want = bound.wanted(standard, place, nodes[node]) if node and standard and place else None
         known.update(here for here in names.nodes.values() if want is not None and under(tensor, here))
@@ -168,7 +168,8 @@ def _misfit(source: Source, key: str, transform: Transform, value: Tensor) -> st
     return ""
 
 
-def _owner(tensor: str, nodes: Mapping[str, str]) -> str:
+def owner(tensor: str, nodes: Mapping[str, str]) -> str:
+    """The node that a tensor lies in; empty if in none."""
     parts = tensor.split(".")
     return next((head for n in range(len(parts), 0, -1) if (head := ".".join(parts[:n])) in nodes), "")
 

@@ -59,6 +59,24 @@ def test_a_new_heads_random_values_stay_out(file, tmp_path):
     assert {name.split(".")[1] for name in report.cut} == {f"stage{i}" for i in range(3, 8)}
 
 
+def test_a_node_loaded_in_part_is_written_in_part(file, tmp_path):
+    """What was drawn at random is never written as published."""
+    part = tmp_path / "part.safetensors"
+    report = convert(file, part, "alphagenome_encoder_mpra", *SIZES, HEAD, into="encoder.stage1.conv1")
+    assert load_file(part).keys() == set(report.loaded) == {f"encoder.stage1.conv1.{n}" for n in ("weight", "bias")}
+    with pytest.raises(WeightsError, match=r"missing: encoder\.stage1\.norm2\.weight"):
+        load_weights(agblocks.build("alphagenome_encoder_mpra", *SIZES, HEAD), part)
+    less, less_file = load_file(file), tmp_path / "less.safetensors"
+    del less["encoder.dna_embedder.block.conv.weight"]
+    save_file(less, less_file)
+    ours = tmp_path / "ours.safetensors"
+    report = convert(less_file, ours, "alphagenome_small", *SIZES, allow=["missing"])
+    assert list(report.missing) == ["encoder.stage1.conv2.weight"]
+    assert load_file(ours).keys() == {*report.loaded, *report.absent}
+    with pytest.raises(WeightsError, match=r"missing: encoder\.stage1\.conv2\.weight"):
+        load_weights(agblocks.build("alphagenome_small", *SIZES), ours)
+
+
 def test_our_files_say_their_blocks(file, tmp_path):
     ours = tmp_path / "encoder.safetensors"
     convert(file, ours, "alphagenome_encoder_mpra", *SIZES, HEAD)
