@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import WeightsError
 from .pattern import Pattern
 from .transform import AS_IS, Transform
 
@@ -126,8 +127,21 @@ class Bound:
         return {rule.node.text.partition(".")[0] for rule in self.map.rules}
 
     def _greatest(self, rule: Rule) -> int:
-        numbers = [n for key in self.actual if (n := rule.theirs.number(key)) is not None]
-        return max(numbers, default=rule.last)
+        """One number for all that stands in a row, or a single key of a layer more would move the others."""
+        start = rule.theirs.text.partition("{")[0]
+        found: dict[int, str] = {}  # the greatest number by each of the row's rules -> a key that has it
+        for other in self.map.rules:
+            if other.theirs.text.partition("{")[0] == start:
+                numbers = {n: key for key in self.actual if (n := other.theirs.number(key)) is not None}
+                if numbers:
+                    found.setdefault(max(numbers), numbers[max(numbers)])
+        if len(found) > 1:
+            few, most = min(found), max(found)
+            raise WeightsError(
+                f"as {self.map.name}, the row {start}* has no clear end, by which ours are counted: it has "
+                f"{self.actual[found[most]]}, but nothing like {self.actual[found[few]]} beyond {few}"
+            )
+        return next(iter(found), rule.last)
 
     def last(self, rule: Rule) -> int | None:
         """The greatest number at the rule's place in the source."""

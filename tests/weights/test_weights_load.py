@@ -106,6 +106,14 @@ def test_a_tensor_that_the_node_has_no_place_for_is_unexpected(state, whole):
     refused(whole, more, "unexpected: tower.blocks.1.pair_update.row_attn.norm.weight")
 
 
+def test_a_stray_layer_moves_no_others(state, whole):
+    """The decoder's stages count from the last one; a key more or less is told, not counted by."""
+    more = {**state, "decoder.up_blocks.7.residual_scale": torch.tensor([9.0])}
+    refused(whole, more, r"row decoder\.up_blocks\.\* has no clear end.*decoder\.up_blocks\.7\.residual_scale")
+    less = {key: value for key, value in state.items() if key != "decoder.up_blocks.6.residual_scale"}
+    refused(whole, less, r"nothing like decoder\.up_blocks\.5\.residual_scale beyond 5")
+
+
 def test_wrong_shapes(state, whole):
     bad = {**state, "contact_maps_head.linear.weight": torch.zeros(2, 3, 5)}
     refused(
