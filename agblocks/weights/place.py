@@ -26,9 +26,9 @@ def fill(model: nn.Module, source: Source, copies: list[Copy], device: str | tor
     fresh = {copy.ours: copy for copy in copies if state[copy.ours].is_meta}
     kept = [copy for copy in copies if copy.ours not in fresh]
     for copy in kept:
-        if state[copy.ours].is_inference():
-            raise WeightsError(f"{copy.ours!r} was made in inference mode and cannot be changed; nothing was loaded")
-        _checked(source, copy)
+        _changeable(copy.ours, state[copy.ours])
+        _checked(source, copy, state[copy.ours].dtype)
+    _tied(source, copies, state)
     made: dict[int, Tensor] = {}
     for name, copy in fresh.items():
         old = state[name]
@@ -95,17 +95,49 @@ def _copied(source: Source, copies: list[Copy], state: Mapping[str, Tensor]) -> 
             raise WeightsError(f"{source.label}: broke while it was read a second time ({error}); {said}") from error
 
 
-def _checked(source: Source, copy: Copy) -> Tensor:
-    tensor = source.read(copy.key)
+def _changeable(name: str, tensor: Tensor) -> None:
+    if tensor.is_inference():
+        raise WeightsError(f"{name!r} was made in inference mode and cannot be changed; nothing was loaded")
+    reach = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride < reach:
+            raise WeightsError(
+                f"{name!r} has values that share memory (strides {tensor.stride()} of {list(tensor.shape)}) and cannot "
+                "take one each; nothing was loaded"
+            )
+        reach += stride * (size - 1)
+
+
+def _tied(source: Source, copies: list[Copy], state: Mapping[str, Tensor]) -> None:
+    """Refuse two sources for one tensor of several names, unless they say the same."""
+    first: dict[int, Copy] = {}
+    for copy in copies:
+        other = first.setdefault(id(state[copy.ours]), copy)
+        if (other.key, other.transform) != (copy.key, copy.transform):
+            one, two = (c.transform(source.read(c.key)) for c in (other, copy))
+            if not torch.equal(one, two):
+                raise WeightsError(
+                    f"{source.label}: {other.ours!r} and {copy.ours!r} are one tensor here, but {other.key!r} and "
+                    f"{copy.key!r} are not equal; nothing was loaded"
+                )
+
+
+def _checked(source: Source, copy: Copy, dtype: torch.dtype) -> Tensor:
+    """What was read, in the model's type."""
+    read = source.read(copy.key)
+    tensor = read.to(dtype)
     if tensor.is_floating_point() and not finite(tensor):
         bad = int((~torch.isfinite(tensor)).sum())
-        raise WeightsError(f"{source.label}: {copy.key!r} holds {bad:,} values that are not finite; nothing was loaded")
+        short = "" if read.dtype == dtype or not finite(read) else f" in {dtype}, in which the model has it ({read.dtype} there)"
+        raise WeightsError(
+            f"{source.label}: {copy.key!r} holds {bad:,} values that are not finite{short}; nothing was loaded"
+        )
     return tensor
 
 
 def _fresh(source: Source, copy: Copy, old: Tensor, device: str | torch.device) -> Tensor:
-    read = _checked(source, copy)
-    turned = copy.transform(read).to(device=device, dtype=old.dtype).contiguous()
+    read = _checked(source, copy, old.dtype)
+    turned = copy.transform(read).to(device=device).contiguous()
     shared = turned.untyped_storage().data_ptr() == read.untyped_storage().data_ptr()
     if shared and not (source.owned and turned.nbytes == turned.untyped_storage().nbytes()):  # or rows of a larger one
         return turned.clone()

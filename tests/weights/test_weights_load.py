@@ -145,6 +145,19 @@ def test_what_is_not_finite_is_refused_before_anything_changes(state, whole, val
     assert all(tensor.is_meta for tensor in (*meta.parameters(), *meta.buffers()))
 
 
+@pytest.mark.parametrize(("value", "given", "here"), [(1e300, "float64", "float32"), (1e6, "float32", "float16")])
+def test_what_the_models_type_cannot_hold_is_refused(state, value, given, here):
+    """Finite in the source, infinite in the model."""
+    key = "encoder.dna_embedder.conv1.bias"
+    bad = {**state, key: state[key].to(getattr(torch, given))}
+    bad[key][3] = value
+    said = f"{key}' holds 1 values that are not finite in torch.{here}, in which the model has it \\(torch.{given}"
+    refused(encoder(dtype=getattr(torch, here)), bad, said)
+    meta = encoder(dtype=getattr(torch, here), device="meta")
+    with pytest.raises(WeightsError, match="not finite in"):
+        load_weights(meta, bad)
+
+
 def test_large_half_precision_values_are_finite(state):
     model = encoder()
     halves = {key: torch.full_like(value, 6e4, dtype=torch.float16) for key, value in state.items()}
@@ -443,3 +456,25 @@ def test_lstms_know_their_new_weights():
     inputs = {"dna": torch.rand(2, 4, 30), "reverse": torch.zeros(2)}
     model.eval(), meta.eval()
     assert torch.equal(model(**inputs)["activity"], meta(**inputs)["activity"])
+
+
+def test_values_that_share_memory_are_refused_before_anything_changes(state):
+    model = encoder(seed=1)
+    stage = model.get_submodule("encoder.stage7.conv2")
+    stage.bias = torch.nn.Parameter(torch.zeros(1).expand(stage.bias.shape))
+    refused(model, state, r"'encoder\.stage7\.conv2\.bias' has values that share memory")
+    stage.bias = torch.nn.Parameter(torch.arange(100.0).as_strided(stage.bias.shape, (2,)))  # apart, but not packed
+    load_weights(model, state)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_one_tensor_of_two_names_has_one_value(state, device):
+    model = encoder(device=device)
+    first, second = (model.get_submodule(f"encoder.stage{i}.conv1") for i in (2, 3))
+    second.bias = first.bias = model.get_submodule("encoder.stage2.conv1").bias
+    key = "encoder.down_blocks.{}.block1.conv.bias"
+    state = {**state, key.format(1): state[key.format(1)][: len(first.bias)].clone()}
+    with pytest.raises(WeightsError, match=r"stage2\.conv1\.bias' and 'encoder\.stage3\.conv1\.bias' are one tensor"):
+        load_weights(model, state)
+    load_weights(model, {**state, key.format(1): state[key.format(0)].clone()})
+    assert torch.equal(model.state_dict()["encoder.stage3.conv1.bias"], state[key.format(0)])
