@@ -75,7 +75,7 @@ ALPHAGENOME = Map(
         }),
         Node("trunk", "embed.organism", "organism_embed", {"embedding.weight": "weight"}),
         Node("tower.pair{i}", "tower.pair_update", "tower.blocks.{2*i-2}.pair_update", PAIR_UPDATE),
-        Node("tower.layer{i+1}", "tower.layer", "tower.blocks.{i}", LAYER),
+        Node("tower.layer{i+1}", "tower.layer", "tower.blocks.{i}", LAYER, optional=("bias",)),
         Node("decoder.up{2**(last-i)}", "conv.up", "decoder.up_blocks.{i}", UP, last=6),
         Node("embed_128bp", "embed.track", "embedder_128bp", {
             "project": ("project_in", LINEAR), "norm": ("norm", RMS), **ORGANISMS,
@@ -83,7 +83,7 @@ ALPHAGENOME = Map(
         Node("embed_1bp", "embed.track", "embedder_1bp", {
             "project": ("project_in", LINEAR), "project_coarse": ("project_skip", WEIGHT),
             "norm": ("norm", RMS), **ORGANISMS,
-        }),
+        }, optional=("project_coarse",)),
         Node("embed_pair", "embed.pair", "embedder_pair", {"norm": ("norm", LINEAR), **ORGANISMS}),
         # Both resolutions of a head share one tensor of theirs, the track means.
         Node("{head}_{r}bp", "head.tracks", "heads.{head}", {

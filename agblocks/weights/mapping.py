@@ -25,7 +25,8 @@ class Node:
     or several): another block in its place has other parameters, and nothing of the source goes there. theirs: the
     module of the source. tensors: ours by name inside the node -> theirs inside the module; a tuple adds how axes go
     (`"o i u -> o u i"`) or, for a module, the table of its tensors. last: what `last` is where the source has none.
-    assumed: what is not known for certain of these.
+    optional: modules of ours that the block has only where an optional input is wired. assumed: what is not known for
+    certain of these.
     """
 
     ours: str
@@ -33,6 +34,7 @@ class Node:
     theirs: str
     tensors: Leaves
     last: int = 0
+    optional: tuple[str, ...] = ()
     assumed: str = ""
 
 
@@ -42,6 +44,7 @@ class Rule:
 
     node: Pattern
     blocks: tuple[str, ...]
+    part: Pattern  # what has to be built for it: the node, or an optional module of it
     ours: Pattern
     theirs: Pattern
     transform: Transform
@@ -170,15 +173,19 @@ class Bound:
         values = rule.node.match(node, self.last(rule))
         return values is not None and rule.theirs.fill(values, self.last(rule)) in self.actual
 
-    def places(self, key: str) -> list[tuple[str, str]]:
-        """Where the source's key goes: (node, tensor) of ours, with what the key doesn't say left as `{r}`."""
+    def places(self, key: str) -> list[tuple[str, str, str]]:
+        """Where the source's key goes: (node, part of it that has to be built, tensor) of ours.
+
+        What the key doesn't say is left as `{r}`.
+        """
         found = []
         for rule in self.map.rules:
             values = rule.theirs.match(self.map.plain(key))
             if values is not None:
-                node, tensor = rule.node.fill(values, self.last(rule)), rule.ours.fill(values, self.last(rule))
-                if node is not None and tensor is not None:
-                    found.append((node, tensor))
+                names = [pattern.fill(values, self.last(rule)) for pattern in (rule.node, rule.part, rule.ours)]
+                if None not in names:
+                    node, part, tensor = map(str, names)
+                    found.append((node, part, tensor))
         return found
 
     def same_block(self, node: str, block: str) -> bool:
@@ -197,6 +204,7 @@ def _rules(node: Node) -> list[Rule]:
         Rule(
             Pattern(node.ours),
             blocks,
+            Pattern(f"{node.ours}.{part}" if (part := ours.partition(".")[0]) in node.optional else node.ours),
             Pattern(f"{node.ours}.{ours}"),
             Pattern(_joined(node.theirs, theirs)),
             transform,

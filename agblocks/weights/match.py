@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -117,7 +117,7 @@ def match(
                 f"nodes: {source.label}, as {bound.map.name}, has nothing for {here!r} as {standard!r}; "
                 + near(standard, bound.tops)
             )
-    _rest(report, source, bound, claimed, nodes, names, into)
+    _rest(report, source, bound, claimed, nodes, list(state), names, into)
     report.repeats = bound.repeats
     return copies, report
 
@@ -128,6 +128,7 @@ def _rest(
     bound: Bound | OwnBound,
     claimed: Mapping[str, bool],
     nodes: Mapping[str, str],
+    tensors: Sequence[str],
     names: Names,
     into: tuple[str, ...],
 ) -> None:
@@ -140,10 +141,11 @@ def _rest(
         elif bound.ignores(key):
             report.ignored.append(key)
         elif places := bound.places(plain):
-            here = [(node, names.ours(node) or "", names.ours(tensor) or "") for node, tensor in places]
+            here = [[names.ours(name) or "" for name in place] for place in places]
             built = [
-                ours for node, ours, tensor in here
+                ours for (node, *_), (ours, part, tensor) in zip(places, here, strict=True)
                 if ours in nodes and bound.same_block(node, nodes[ours]) and (not into or selected(tensor, into))
+                and (part == ours or any(under(name, part) for name in tensors))
             ]  # fmt: skip
             if built:
                 report.unexpected.append(key)

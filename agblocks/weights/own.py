@@ -59,10 +59,10 @@ class OwnBound:
             return self._blocks[node]
         return Want(tensor, AS_IS, tensor.rpartition(".")[2] in OPTIONAL)
 
-    def places(self, key: str) -> list[tuple[str, str]]:
+    def places(self, key: str) -> list[tuple[str, str, str]]:
         """Every node that the key may lie in."""
         parts = key.split(".")
-        return [(".".join(parts[:n]), key) for n in range(1, len(parts))]
+        return [(node := ".".join(parts[:n]), node, key) for n in range(1, len(parts))]
 
     def same_block(self, node: str, block: str) -> bool:
         """Whether the source has this block there, as far as it says."""

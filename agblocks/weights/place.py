@@ -128,7 +128,8 @@ def _checked(source: Source, copy: Copy, dtype: torch.dtype) -> Tensor:
     tensor = read.to(dtype)
     if tensor.is_floating_point() and not finite(tensor):
         bad = int((~torch.isfinite(tensor)).sum())
-        short = "" if read.dtype == dtype or not finite(read) else f" in {dtype}, in which the model has it ({read.dtype} there)"
+        lost = read.dtype != dtype and finite(read)
+        short = f" in {dtype}, in which the model has it ({read.dtype} there)" if lost else ""
         raise WeightsError(
             f"{source.label}: {copy.key!r} holds {bad:,} values that are not finite{short}; nothing was loaded"
         )

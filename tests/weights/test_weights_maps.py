@@ -1,5 +1,7 @@
 """Each map is a bijection between a peer's full state dict and the shipped recipe's."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,38 @@ def test_every_key_of_the_full_model_has_its_place(recipe):
     # every key is taken or repeats one that is
     assert {*report.loaded.values(), *report.repeats} == set(state)
     assert not set(report.loaded.values()) & set(report.repeats)
+
+
+def _shipped():
+    """Every recipe that is shipped at full size, and the listing that its weights come from."""
+    folder = Path(agblocks.__file__).parent.parent / "recipes"
+    for path in sorted(folder.rglob("*.yaml")):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        for peer in ("alphagenome", "enformer", "borzoi", "flashzoi"):
+            if path.stem.startswith(peer) and not path.stem.endswith(("_small", "_style")):
+                yield name, peer
+
+
+@pytest.mark.parametrize(("recipe", "peer"), list(_shipped()))
+def test_shipped_recipes_take_what_they_have_of_the_published_weights(recipe, peer):
+    """Hybrids, ablations and encoders too: nothing is missing or unexpected, the rest is cut away."""
+    made, format, *_ = FULL[peer]
+    report = matched(agblocks.build(recipe, device="meta"), made(), format)
+    for nothing in ("missing", "unexpected", "wrong_shape"):
+        assert not getattr(report, nothing), nothing
+    assert {name for name in report.loaded if name.startswith("encoder.")}
+
+
+def test_parts_of_optional_inputs_are_cut_where_they_are_not_built():
+    report = matched(agblocks.build("ablations/alphagenome_no_pair_map", device="meta"), listing("alphagenome"))
+    assert len([key for key in report.cut if ".attn_bias." in key]) == 36
+    inputs = {"x": "decoder", "organism": "organism"}
+    coarseless = {
+        "recipe": 1, "name": "coarseless", "base": "alphagenome",
+        "replace": {"embed_1bp": {"block": "embed.track", "in": inputs, "args": {"channels": 1536}}},
+    }  # fmt: skip
+    report = matched(agblocks.build(coarseless, device="meta"), listing("alphagenome"))
+    assert report.cut == ["embedder_1bp.project_skip.weight"] and not report.unexpected
 
 
 @pytest.mark.parametrize("recipe", FULL)
