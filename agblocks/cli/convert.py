@@ -21,6 +21,7 @@ def convert(
     allow: Annotated[list[str] | None, typer.Option(help="missing | unexpected | shape: report it, go on")] = None,
     revision: Annotated[str, typer.Option(help="of a hub repository; a commit pins it")] = "",
     file: Annotated[str, typer.Option(help="which file of a folder or hub repository")] = "",
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is there")] = False,
 ) -> None:
     """Load weights into a recipe and write them under our names; says what became of every tensor."""
     from ..weights import WeightsError
@@ -32,7 +33,7 @@ def convert(
     report = convert_weights(
         source, to, recipe, *(overrides or ()), format=format or None, into=into or None,
         nodes={standard: mine for standard, _, mine in pairs}, allow=allow or (),  # type: ignore[arg-type]
-        revision=revision or None, file=file or None,
+        revision=revision or None, file=file or None, force=force,
     )  # fmt: skip
     print(report)
     print(f"written: {to}")

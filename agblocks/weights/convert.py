@@ -34,25 +34,41 @@ def convert(
     allow: Collection[Allowed] = (),
     revision: str | None = None,
     file: str | None = None,
+    force: bool = False,
 ) -> Report:
     """Load weights into a recipe's model and write them to `to`, a safetensors file that `load_weights` reads.
 
     The file holds what was loaded, and what the format may lack at its default; a new head's random values stay out.
     Its metadata say the recipe, its digest, the blocks, the format, the source and its revision. Whole or not at all.
-    Errors: as of `load_weights`; `WeightsError` if the file cannot be written. Costs: memory for the weights, once.
+    force: replace a file that is there; never the source. Errors: as of `load_weights`; `WeightsError` if the file
+    is there or cannot be written, before anything is loaded. Costs: memory for the weights, once.
     """
     target = Path(to)
     if target.suffix != ".safetensors":
         raise WeightsError(f"{target}: weights are written as .safetensors, found suffix {target.suffix!r}")
+    if target.is_dir() or (target.exists() and not force):
+        raise WeightsError(f"{target}: is there already; take another name" + ("" if target.is_dir() else ", or force"))
+    if target.exists() and any(place.samefile(source) for place in (target, target.parent) if Path(source).exists()):
+        raise WeightsError(f"{target}: is the source, or a part of it, and would be lost; take another name")
     model = build(recipe, *overrides, device="meta")
-    report = load_weights(
-        model, source, format, into, nodes=nodes, allow=allow, revision=revision, file=file
-    )  # fmt: skip
-    write(target, model, report)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as handle:
+            report = load_weights(
+                model, source, format, into, nodes=nodes, allow=allow, revision=revision, file=file
+            )  # fmt: skip
+            write(handle, model, report)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, target)
+    except OSError as error:
+        raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
     return report
 
 
-def write(target: Path, model: GraphModel, report: Report) -> None:
+def write(handle: BinaryIO, model: GraphModel, report: Report) -> None:
     """Write what a report says was loaded into a model."""
     from .. import __version__
 
@@ -72,16 +88,7 @@ def write(target: Path, model: GraphModel, report: Report) -> None:
         "absent": absent,
         "agblocks": __version__,
     }
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as handle:
-            write_safetensors(handle, tensors, {METADATA: json.dumps(said, default=_plain)})
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, target)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
+    write_safetensors(handle, tensors, {METADATA: json.dumps(said, default=_plain)})
 
 
 def write_safetensors(handle: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

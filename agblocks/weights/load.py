@@ -82,6 +82,8 @@ def _load(
     if odd := allowed - {"missing", "unexpected", "shape"}:
         raise WeightsError(f"allow: {sorted(odd)[0]!r} is none of missing, unexpected, shape")
     patterns = () if into is None else (into,) if isinstance(into, str) else tuple(into)
+    if into is not None and not patterns:
+        raise WeightsError("into names no part of the model; leave it out to load all")
     names = Names(dict(nodes or {}))
     for standard, here in names.nodes.items():
         if not any(node == here or node.startswith(f"{here}.") for node in model.resolved.nodes):

@@ -14,6 +14,7 @@ from .match import Copy
 from .source import Source
 
 
+@torch.inference_mode(False)  # what is made in inference mode can never be trained
 def fill(model: nn.Module, source: Source, copies: list[Copy], device: str | torch.device = "cpu") -> None:
     """Read the tensors and put them into the model; raise before the first one changes if any is damaged.
 
@@ -39,6 +40,7 @@ def fill(model: nn.Module, source: Source, copies: list[Copy], device: str | tor
         materialise(model, device, made)
 
 
+@torch.inference_mode(False)
 def materialise(model: nn.Module, device: str | torch.device = "cpu", made: dict[int, Tensor] | None = None) -> None:
     """Give every tensor on the meta device memory; values by the modules' own `reset_parameters`.
 

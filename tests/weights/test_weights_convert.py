@@ -1,6 +1,7 @@
 """`agblocks convert`: files of ours, and the way back."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -125,9 +126,38 @@ def test_writing_is_whole_or_not_at_all(file, tmp_path):
     kept = tmp_path / "kept.safetensors"
     kept.write_bytes(b"before")
     with pytest.raises(WeightsError):
-        convert(file, kept, "enformer_small")
+        convert(file, kept, "enformer_small", force=True)
     assert kept.read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["kept.safetensors"]
+
+
+def test_no_file_is_replaced_unasked(file, tmp_path, monkeypatch):
+    """The target is looked at before anything is loaded."""
+    arguments = ("alphagenome_encoder_mpra", *SIZES, HEAD)
+    own = tmp_path / "own"
+    own.mkdir()
+    source = own / "source.safetensors"
+    source.write_bytes(file.read_bytes())
+    (tmp_path / "folder.safetensors").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["agblocks.weights.convert"], "load_weights", None)
+        with pytest.raises(WeightsError, match="is there already; take another name, or force"):
+            convert(source, source, *arguments)
+        for given in (source, own):
+            with pytest.raises(WeightsError, match="is the source, or a part of it"):
+                convert(given, source, *arguments, force=True)
+        with pytest.raises(WeightsError, match="is there already; take another name$"):
+            convert(source, tmp_path / "folder.safetensors", *arguments, force=True)
+        with pytest.raises(WeightsError, match="cannot be written"):
+            convert(source, tmp_path / "gone" / "ours.safetensors", *arguments)
+    assert source.read_bytes() == file.read_bytes()
+    ours = tmp_path / "ours.safetensors"
+    ours.write_bytes(b"before")
+    with pytest.raises(WeightsError, match="is there already"):
+        convert(source, ours, *arguments)
+    assert ours.read_bytes() == b"before"
+    convert(source, ours, *arguments, force=True)
+    assert len(load_file(ours)) == 80
 
 
 def test_the_command(file, tmp_path):
@@ -138,6 +168,8 @@ def test_the_command(file, tmp_path):
     assert "alphagenome-pytorch, 80 tensors loaded" in result.output and f"written: {ours}" in result.output
     assert len(load_file(ours)) == 80
     result = CliRunner().invoke(app(), [*arguments, "--into", "encoder.stage1"])
+    assert isinstance(result.exception, WeightsError) and len(load_file(ours)) == 80
+    result = CliRunner().invoke(app(), [*arguments, "--into", "encoder.stage1", "--force"])
     assert result.exit_code == 0 and len(load_file(ours)) == 8
     result = CliRunner().invoke(app(), [*arguments, "--node", "encoder"])
     assert isinstance(result.exception, WeightsError)

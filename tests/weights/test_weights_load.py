@@ -239,6 +239,7 @@ def test_into_a_module_of_a_node(state, whole):
 
 
 def test_into_nothing(state, whole):
+    refused(whole, state, "into names no part of the model; leave it out to load all", into=[])
     refused(whole, state, r"into 'encodr' fits no part of the model with weights; did you mean encoder", into="encodr")
 
 
@@ -478,3 +479,12 @@ def test_one_tensor_of_two_names_has_one_value(state, device):
         load_weights(model, state)
     load_weights(model, {**state, key.format(1): state[key.format(0)].clone()})
     assert torch.equal(model.state_dict()["encoder.stage3.conv1.bias"], state[key.format(0)])
+
+
+def test_loaded_in_inference_mode_and_trained_afterwards(state):
+    model = encoder(device="meta")
+    with torch.inference_mode():
+        load_weights(model, {key: value.clone() for key, value in state.items()})
+    assert not any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    model(dna=torch.rand(2, 4, 128))["activity"].sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
