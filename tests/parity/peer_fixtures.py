@@ -1,6 +1,8 @@
-"""What comparisons with Enformer's and Borzoi's peers share: fixtures, weights drawn from their names, differences."""
+"""What comparisons with published ports share: fixtures, weights drawn from their names, models of ours that have
+them, differences."""
 
 import json
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from safetensors import safe_open
 
 import agblocks
 from agblocks.weights import load_weights
+from agblocks.weights.alphagenome import ALPHAGENOME
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "fixtures"))  # the very files that drew the peers' weights
@@ -19,6 +22,8 @@ import samples  # noqa: E402
 import seeded  # noqa: E402
 
 TOLERANCE = {torch.float64: (1e-9, 1e-9), torch.float32: (1e-4, 1e-5)}  # absolute, of the norm
+GRADIENTS = {torch.float64: (math.inf, 1e-9), torch.float32: (math.inf, 1e-4)}  # absolute ones have no scale
+ABSENT = ("dnase_1bp", "dnase_128bp", "procap_1bp", "procap_128bp", "cage_1bp", "cage_128bp", "chip_histone_128bp")
 
 
 @cache
@@ -26,6 +31,11 @@ def fixture(name):
     """The tensors of a fixture, and its metadata."""
     with safe_open(ROOT / "tests" / "fixtures" / f"{name}.safetensors", "numpy") as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+def config(name):
+    """What a fixture was run with."""
+    return json.loads(fixture(name)[1]["config"])
 
 
 @cache
@@ -44,6 +54,39 @@ def load(recipe, overrides, name, peer, dtype=torch.float64, keep=()):
     report = load_weights(model, dict(weights(name)), peer)
     assert not report.left
     return model.to(dtype).eval(), report.loaded
+
+
+def alphagenome(name):
+    """AlphaGenome's recipe with the sizes of a fixture, and only the parts that it has."""
+    settings = config(name)["settings"]
+    made = {"recipe": 1, "name": "compared", "base": "alphagenome", "set": settings}
+    if "_encoder_" in name:
+        return {**made, "remove": ["heads.*"], "keep": ["encoder", "encoder.*"]}
+    return {**made, "remove": list(ABSENT)} if settings else made
+
+
+def alphagenome_inputs(name, dtype=torch.float64):
+    """The inputs of a fixture of AlphaGenome."""
+    organisms = config(name).get("organisms", [0, 1])
+    return {"dna": dna(config(name)["length"], dtype, len(organisms)), "organism": torch.tensor(organisms)}
+
+
+def alphagenome_tower(name):
+    """AlphaGenome's tower under the weights of the fixture of a tower alone, and the track that it reads."""
+    channels, positions = config(name)["channels"], config(name)["positions"]
+    model, _ = load({
+        "recipe": 1, "inputs": {"x": f"B {channels} L"}, "keep": ["tower.*"],
+        "nodes": {"tower": {"block": "tower.alphagenome", "in": "x", "args": {"depth": 2}}},
+    }, (), name, "alphagenome-pytorch")  # fmt: skip
+    return model, torch.from_numpy(seeded.normal(f"track {positions}", (1, channels, positions))).double()
+
+
+def alphagenome_layout(model, loaded, key, value):
+    """A tensor of our parameter's shape in the layout of the peer's tensor."""
+    ours = next(name for name, other in loaded.items() if other == key)
+    node = next(n for n in model.resolved.nodes.values() if ours.startswith(f"{n.name}."))
+    want = ALPHAGENOME.bind(loaded.values()).wanted(ours, node.name, node.entry.name)
+    return want.transform.back()(value)
 
 
 def dna(length, dtype=torch.float64, batch=2):

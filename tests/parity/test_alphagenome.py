@@ -17,10 +17,11 @@ from agblocks.heads.tracks import TrackHead
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import alphagenome_cases as cases
-from alphagenome_cases import seeded
+import peer_fixtures as peers
+from peer_fixtures import seeded
 
-DOUBLE = ["float64_2048", "float64_4096", "float64_6144"]
+DOUBLE = ["alphagenome_float64_2048", "alphagenome_float64_4096", "alphagenome_float64_6144"]
+SINGLE, FULL = "alphagenome_float32_4096", "alphagenome_full_2048"
 NOT_EDGES = ("gradient.", "loss", "positions", "predicted", "splice_junctions of")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "full": torch.float32}
 
@@ -31,9 +32,9 @@ def models():
     made = {}
 
     def model(name):
-        kind = name.partition("_")[0]
+        kind = name.split("_")[1]
         if kind not in made:
-            made[kind] = cases.load(name, DTYPES[kind])
+            made[kind] = peers.load(peers.alphagenome(name), (), name, "alphagenome-pytorch", DTYPES[kind])
         return made[kind]
 
     return model
@@ -41,32 +42,32 @@ def models():
 
 def compared(model, name, dtype):
     """Our outputs for a fixture's edges; and the inputs."""
-    wanted, _ = cases.fixture(name)
-    inputs = cases.inputs(name, dtype)
+    wanted, _ = peers.fixture(name)
+    inputs = peers.alphagenome_inputs(name, dtype)
     edges = [edge for edge in wanted if not edge.startswith(NOT_EDGES)]
     out = model(**inputs, positions=torch.from_numpy(wanted["positions"]), outputs=edges)
     return out, inputs
 
 
-@pytest.mark.parametrize("name", [*DOUBLE, "float32_4096"])
+@pytest.mark.parametrize("name", [*DOUBLE, SINGLE])
 def test_every_edge_and_every_head(models, name):
-    dtype = DTYPES[name.partition("_")[0]]
+    dtype = DTYPES[name.split("_")[1]]
     with torch.no_grad():
         out, _ = compared(models(name)[0], name, dtype)
     assert len(out) > 35
-    assert cases.differences(out, cases.fixture(name)[0], cases.TOLERANCE[dtype]) == {}
+    assert peers.differences(out, name, peers.TOLERANCE[dtype]) == {}
 
 
-@pytest.mark.parametrize("name", ["float64_2048", "float64_6144", "float32_4096"])
+@pytest.mark.parametrize("name", [DOUBLE[0], DOUBLE[2], SINGLE])
 def test_gradients(models, name):
     """Of a weighed sum of embeddings and heads, with respect to the DNA and to weights all over the model."""
-    wanted, _ = cases.fixture(name)
-    dtype = DTYPES[name.partition("_")[0]]
+    wanted, _ = peers.fixture(name)
+    dtype = DTYPES[name.split("_")[1]]
     model, loaded = models(name)
     model.zero_grad()
     weighed = [e for e in wanted if e.startswith(("embed_", "atac", "rna_seq", "chip_tf", "contact", "splice"))]
     weighed = [e for e in weighed if not e.startswith(NOT_EDGES)]
-    inputs = cases.inputs(name, dtype)
+    inputs = peers.alphagenome_inputs(name, dtype)
     inputs["dna"].requires_grad_()
     out = model(**inputs, positions=torch.from_numpy(wanted["positions"]), outputs=weighed)
     loss = sum(
@@ -75,60 +76,60 @@ def test_gradients(models, name):
         for edge, value in out.items()
     )
     loss.backward()
-    relative = 1e-9 if dtype == torch.float64 else 1e-4
-    assert loss.item() == pytest.approx(wanted["loss"].item(), rel=relative)
+    assert loss.item() == pytest.approx(wanted["loss"].item(), rel=peers.GRADIENTS[dtype][1])
     found = {"gradient.dna": inputs["dna"].grad}
     parameters = dict(model.named_parameters())
     for key in (key.removeprefix("gradient.") for key in wanted if key.startswith("gradient.")):
         if key != "dna":
             ours = next(o for o, t in loaded.items() if t == key)
-            found[f"gradient.{key}"] = cases.theirs(model, loaded, key, parameters[ours].grad)
+            found[f"gradient.{key}"] = peers.alphagenome_layout(model, loaded, key, parameters[ours].grad)
     assert len(found) > 20
-    assert cases.differences(found, wanted, (relative, relative)) == {}
+    assert peers.differences(found, name, peers.GRADIENTS[dtype]) == {}
 
 
 @pytest.mark.parametrize("name", DOUBLE)
 def test_positions_are_predicted(models, name):
-    wanted, _ = cases.fixture(name)
+    wanted, _ = peers.fixture(name)
     with torch.no_grad():
         out = models(name)[0](
-            **cases.inputs(name, torch.float64), outputs=["splice_junctions", "splice_junctions.positions"]
+            **peers.alphagenome_inputs(name, torch.float64), outputs=["splice_junctions", "splice_junctions.positions"]
         )
     assert torch.equal(out["splice_junctions.positions"], torch.from_numpy(wanted["predicted"]))
     assert (wanted["predicted"] == -1).any()
     found = {"splice_junctions of predicted": out["splice_junctions"]}
-    assert cases.differences(found, wanted, (1e-9, 1e-9)) == {}
+    assert peers.differences(found, name, peers.TOLERANCE[torch.float64]) == {}
 
 
 @pytest.mark.parametrize("length", [1, 281, 300, 1001])
 def test_the_encoder_at_any_length(models, length):
-    wanted, _ = cases.fixture(f"encoder_{length}")
-    dna = cases.inputs(f"encoder_{length}", torch.float64)["dna"].requires_grad_()
-    edges = [e for e in wanted if not e.startswith("gradient.")]
-    out = models("float64_2048")[0](dna=dna, outputs=edges)
+    name = f"alphagenome_encoder_{length}"
+    dna = peers.alphagenome_inputs(name)["dna"].requires_grad_()
+    out = models(DOUBLE[0])[0](dna=dna, outputs=peers.edges(name))
     made = out["encoder"]
     (made * torch.from_numpy(seeded.normal("weights of encoder", tuple(made.shape)))).sum().backward()
-    assert cases.differences({**out, "gradient.dna": dna.grad}, wanted, (1e-9, 1e-9)) == {}
+    assert peers.differences(out, name, peers.TOLERANCE[torch.float64]) == {}
+    assert peers.differences({"gradient.dna": dna.grad}, name, peers.GRADIENTS[torch.float64]) == {}
 
 
 def test_a_tower_over_many_positions():
     """640, so that constants which must not follow the length, and distances of every kind, are seen."""
-    model, x = cases.tower()
+    name = "alphagenome_tower_640"
+    model, x = peers.alphagenome_tower(name)
     x.requires_grad_()
-    wanted, _ = cases.fixture("tower_640")
     out = model(x=x, outputs=["tower.pair1", "tower.layer1", "tower.layer2"])
-    for name, edge in (("tower", "tower.layer2"), ("pair", "tower.pair1")):
-        weight = torch.from_numpy(seeded.normal(f"weights of {name}", tuple(out[edge].shape)))
+    for track, edge in (("tower", "tower.layer2"), ("pair", "tower.pair1")):
+        weight = torch.from_numpy(seeded.normal(f"weights of {track}", tuple(out[edge].shape)))
         (out[edge] * weight).sum().backward(retain_graph=True)
-    assert cases.differences({**out, "gradient.x": x.grad}, wanted, (1e-9, 1e-9)) == {}
+    assert peers.differences(out, name, peers.TOLERANCE[torch.float64]) == {}
+    assert peers.differences({"gradient.x": x.grad}, name, peers.GRADIENTS[torch.float64]) == {}
 
 
 @pytest.mark.slow
 def test_the_full_size(models):
     """450 million parameters at the shortest length."""
     with torch.no_grad():
-        out, _ = compared(models("full_2048")[0], "full_2048", torch.float32)
-    assert cases.differences(out, cases.fixture("full_2048")[0], cases.TOLERANCE[torch.float32]) == {}
+        out, _ = compared(models(FULL)[0], FULL, torch.float32)
+    assert peers.differences(out, FULL, peers.TOLERANCE[torch.float32]) == {}
 
 
 # Losses
@@ -142,7 +143,7 @@ REAL = torch.tensor([[True] * 4, [True, True, False, False]])
 
 
 def loss_of(name):
-    return pytest.approx(cases.fixture("losses")[0][name][0], rel=3e-6)  # the peer's totals are float32
+    return pytest.approx(peers.fixture("alphagenome_losses")[0][name][0], rel=3e-6)  # the peer's totals are float32
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -183,8 +184,10 @@ def test_the_loss_of_junctions():
     assert head.loss(outputs, counts("reads", 2, 6, 6, 8)).item() == loss_of("junctions")
 
 
-@pytest.mark.parametrize("name", [*DOUBLE, "float32_4096", "encoder_281", "tower_640", "losses"])
+@pytest.mark.parametrize(
+    "name", [*DOUBLE, SINGLE, *(f"alphagenome_{n}" for n in ("encoder_281", "tower_640", "losses"))]
+)
 def test_fixtures_say_what_they_are(name):
-    _, about = cases.fixture(name)
+    _, about = peers.fixture(name)
     assert (about["peer"], about["version"]) == ("alphagenome-pytorch", "0.3.1")
     assert about["command"] == "python tools/fixtures/alphagenome.py"

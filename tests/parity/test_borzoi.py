@@ -55,8 +55,9 @@ def test_every_edge_and_both_heads(models, name, dtype):
 )
 def test_gradients(models, name, dtype):
     model, names = models(name, dtype)
-    tolerance = (1e-4, 1e-9) if dtype == torch.float64 else (1e9, 1e-4)  # of their norm; absolute ones have no scale
-    found, wrong = peers.gradients(model, names, peers.dna(WHOLE[name][0], dtype), ["human", "mouse"], name, tolerance)
+    found, wrong = peers.gradients(
+        model, names, peers.dna(WHOLE[name][0], dtype), ["human", "mouse"], name, peers.GRADIENTS[dtype]
+    )
     assert len(found) == 15
     assert wrong == {}
 
@@ -82,8 +83,7 @@ def test_the_encoder_at_lengths_that_do_not_divide(dtype):
         assert peers.differences(found, name, peers.TOLERANCE[dtype]) == {}
         made = found["encoder"]
         (made * torch.from_numpy(seeded.normal("weights of encoder", tuple(made.shape))).to(dtype)).sum().backward()
-        tolerance = (1e-6, 1e-9) if dtype == torch.float64 else (1.0, 1e-4)
-        assert peers.differences({"gradient.dna": dna.grad}, name, tolerance) == {}
+        assert peers.differences({"gradient.dna": dna.grad}, name, peers.GRADIENTS[dtype]) == {}
 
 
 def test_squashed_scale_is_undone_as_published():

@@ -57,9 +57,8 @@ def test_every_edge_and_both_heads(models, name, dtype):
 @pytest.mark.parametrize("name", WHOLE)
 def test_gradients(models, name, dtype):
     model, names = models(name, dtype)
-    tolerance = (1e-6, 1e-9) if dtype == torch.float64 else (1.0, 1e-4)  # of their norm; absolute ones have no scale
     dna = peers.dna(WHOLE[name][0], dtype)
-    found, wrong = peers.gradients(model, names, dna, ["human", "mouse"], name, tolerance)
+    found, wrong = peers.gradients(model, names, dna, ["human", "mouse"], name, peers.GRADIENTS[dtype])
     assert len(found) == 15
     assert wrong == {}
 
@@ -89,8 +88,7 @@ def test_the_encoder_at_lengths_that_do_not_divide(dtype):
         assert peers.differences(found, name, peers.TOLERANCE[dtype]) == {}
         made = found["encoder"]
         (made * torch.from_numpy(seeded.normal("weights of encoder", tuple(made.shape))).to(dtype)).sum().backward()
-        tolerance = (1e-6, 1e-9) if dtype == torch.float64 else (1.0, 1e-4)
-        assert peers.differences({"gradient.dna": dna.grad}, name, tolerance) == {}
+        assert peers.differences({"gradient.dna": dna.grad}, name, peers.GRADIENTS[dtype]) == {}
 
 
 def test_crop_of_an_even_difference():

@@ -18,7 +18,7 @@ from agblocks.layers import attention, conv
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import alphagenome_cases as cases
+import peer_fixtures as peers
 
 TOWER = ["tower.pair1", "tower.layer1", "tower.layer2"]
 ENCODER = [*(f"encoder.stage{i}" for i in range(1, 8)), "encoder"]
@@ -26,13 +26,14 @@ ENCODER = [*(f"encoder.stage{i}" for i in range(1, 8)), "encoder"]
 
 @pytest.fixture
 def tower():
-    model, x = cases.tower()
+    name = "alphagenome_tower_640"
+    model, x = peers.alphagenome_tower(name)
 
     def apart():
         """The edges that differ from the peer's."""
         with torch.no_grad():
             out = model(x=x, outputs=TOWER)
-        return list(cases.differences(out, cases.fixture("tower_640")[0], cases.TOLERANCE[torch.float64]))
+        return list(peers.differences(out, name, peers.TOLERANCE[torch.float64]))
 
     assert apart() == []
     return model, apart
@@ -40,15 +41,15 @@ def tower():
 
 @pytest.fixture
 def encoder():
-    model, _ = cases.load("encoder_281")
+    name = "alphagenome_encoder_281"
+    model, _ = peers.load(peers.alphagenome(name), (), name, "alphagenome-pytorch")
 
     def apart(length):
-        name = f"encoder_{length}"
-        wanted, _ = cases.fixture(name)
+        name = f"alphagenome_encoder_{length}"
         model.train().eval()  # kernels that were kept are dropped
         with torch.no_grad():
-            out = model(dna=cases.inputs(name, torch.float64)["dna"], outputs=ENCODER)
-        return list(cases.differences(out, wanted, cases.TOLERANCE[torch.float64]))
+            out = model(dna=peers.alphagenome_inputs(name)["dna"], outputs=ENCODER)
+        return list(peers.differences(out, name, peers.TOLERANCE[torch.float64]))
 
     assert apart(281) == apart(300) == []
     return model, apart
