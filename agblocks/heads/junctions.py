@@ -30,9 +30,9 @@ class SpliceJunctionHead(Head):
 
     Candidates are the `candidates` likeliest positions of each of the first four classes of `probabilities` (donors and
     acceptors of the forward strand, then of the reverse one), in ascending order, -1 where fewer reach `threshold`; or
-    those given at `positions`, -1 where there is none. Their features are projected, scaled and shifted for each
-    tissue, turned by their positions in base pairs, and multiplied: `softplus(donor . acceptor)`. Pairs with a -1, and
-    tissues that the organism doesn't have (all but the first `real[organism]`), are 0.
+    those given at `positions`, where whatever is below 0 is none and becomes -1. Their features are projected, scaled
+    and shifted for each tissue, turned by their positions in base pairs, and multiplied: `softplus(donor . acceptor)`.
+    Pairs with a -1, and tissues that the organism doesn't have (all but the first `real[organism]`), are 0.
 
     Shapes: x (batch, channels, length), organism (batch,), probabilities (batch, classes, length), positions
     (batch, 4, candidates) whole numbers or none -> out (batch, donors, acceptors, 2 * tissues), forward strand first;
@@ -160,9 +160,12 @@ def pairs_of(positions: Tensor) -> Tensor:
 
 
 def _whole(positions: Tensor) -> Tensor:
+    """Positions as int64, everything below 0 as -1."""
+    if positions.dtype == torch.bool:
+        raise TypeError("positions are whole numbers, not torch.bool: list the places of a mask's sites")
     if positions.is_floating_point():
         raise TypeError(f"positions are whole numbers, not {positions.dtype}, which can't hold them all")
-    return positions.to(torch.int64)
+    return positions.to(torch.int64).clamp(min=-1)
 
 
 def _logits(

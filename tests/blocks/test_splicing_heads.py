@@ -139,6 +139,19 @@ def test_positions_are_never_cast():
         head(x, torch.tensor([0]), probabilities, used.bfloat16())
 
 
+def test_any_position_below_zero_is_none():
+    head = junctions()
+    x, probabilities, organism = torch.randn(1, 3, 20).double(), torch.zeros(1, 5, 20).double(), torch.tensor([0])
+    positions = torch.tensor([[[2, 5, 9, -1]] * 4])
+    out, used, _ = head(x, organism, probabilities, positions)
+    for other in (-2, -(2**31)):
+        same, again, _ = head(x, organism, probabilities, positions.where(positions >= 0, other))
+        assert torch.equal(again, used)
+        assert torch.equal(same, out)
+    with pytest.raises(TypeError, match="not torch.bool: list the places"):
+        head(x, organism, probabilities, positions >= 0)
+
+
 def test_far_positions_are_turned_exactly():
     """Angles of a million bases are worked out in float64, whatever the model's precision."""
     head = junctions()

@@ -67,6 +67,17 @@ def test_parts_are_the_published_ones():
     assert resolve("legnet_unet").info("profile").shape == "[B 2 L]"
 
 
+@pytest.mark.parametrize("name", [name for name in SMALL if "alphagenome" in name])
+def test_heads_count_the_tracks_that_each_organism_has(name):
+    """As AlphaGenome's do: where they stand, the padded ones of mouse stay out of the loss."""
+    published, hybrid = resolve("alphagenome"), resolve(name)
+    shared = set(hybrid.heads) & set(published.heads)
+    assert shared
+    for head in shared:
+        wanted, found = (recipe.nodes[head].args.get("real") for recipe in (published, hybrid))
+        assert found == wanted, head
+
+
 @pytest.mark.parametrize(("encoder", "stage"), [(e, s) for e, n in ENCODERS.items() for s in range(1, n + 1)])
 def test_encoders_end_at_each_stage(encoder, stage):
     resolved = resolve(f"ablations/{encoder}_mpra_stage{stage}")
