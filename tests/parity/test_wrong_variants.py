@@ -5,6 +5,7 @@ first.
 """
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -147,3 +148,14 @@ def test_distances_by_the_length(tower, monkeypatch):
     for part in parts(model, layers.SequenceToPair):
         part.thresholds.copy_(torch.arange(32) + 9.0 ** (torch.arange(32, dtype=torch.float64) / 32))
     assert apart()[0] == "tower.pair1"
+
+
+def test_the_table_of_wrong_variants_is_whole():
+    """docs/testing.md names every test of a wrong variant, and no other."""
+    here = Path(__file__).parent
+    files = [Path(__file__), here / "test_enformer_borzoi_wrong_variants.py", here / "test_mpra_nets.py"]
+    found = {test for file in files for test in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+             if "wrong_variants" in file.name or "wrong" in test}  # fmt: skip
+    page = (peers.ROOT / "docs" / "testing.md").read_text()
+    named = set(re.findall(r"`(test_\w+)` \|", page))
+    assert named == found - {"test_the_table_of_wrong_variants_is_whole"}
