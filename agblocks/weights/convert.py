@@ -20,7 +20,7 @@ from .load import Allowed, load_weights
 from .match import owner
 from .own import METADATA
 from .report import Report
-from .safetensors_file import DTYPES
+from .source import DTYPES
 
 
 def convert(

@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import WeightsError
+from .errors import WeightsError, told
 from .source import Entry, Source
-
-_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
-_OTHER = ("kernel", "bias")
 
 
 class Hdf5File(Source):
-    """One Keras file: `.h5` of Keras 2 (weights alone or a whole model) or `.weights.h5` of Keras 3.
+    """One Keras file with its layers' names: `.h5`, of weights alone or of a whole model.
 
-    Keras numbers its batch norms over a whole session (`batch_normalization_7`); here they count from 1 in their order.
+    Not `.weights.h5` of Keras 3, which calls layers by their classes and says no names. Keras numbers its batch norms over a whole session (`batch_normalization_7`); here they count from 1 in their order.
     """
 
     owned = True
@@ -30,20 +27,27 @@ class Hdf5File(Source):
         super().__init__(str(file))
         try:
             self._file = h5py.File(file, "r")
-            found: dict[str, str] = {}
-            self._file.visititems(lambda path, item: found.update({path: path}) if _is_data(item) else None)
-            self._paths = _named(found)
-            for key, path in self._paths.items():
-                data = self._file[path]
-                self.entries[key] = Entry(tuple(data.shape), torch.empty(0, dtype=_dtype(data)).dtype)
         except OSError as error:
             raise WeightsError(f"{file}: damaged, or no HDF5 file: {error}") from None
+        try:
+            found: dict[str, str] = {}
+            self._file.visititems(lambda path, item: found.update({path: path}) if _is_data(item) else None)
+            if any("/vars/" in path for path in found):
+                raise WeightsError(
+                    f"{file}: is of Keras 3, which calls layers by their classes here; model.save('model.h5') keeps "
+                    "their names"
+                )
+            self._paths = _named(found)
+            for key, path in self._paths.items():
+                with told(f"{file}: {key!r} is no tensor of weights"):
+                    data = self._file[path]
+                    self.entries[key] = Entry(tuple(data.shape), _dtype(data))
+        except BaseException:
+            self.close()
+            raise
 
     def read(self, key: str) -> Tensor:
-        try:
-            tensor = torch.from_numpy(self._file[self._paths[key]][()].reshape(self.entries[key].shape))
-        except OSError as error:
-            raise WeightsError(f"{self.label}: {key!r} cannot be read: {error}") from None
+        tensor = torch.from_numpy(self._file[self._paths[key]][()].reshape(self.entries[key].shape))
         self.read_bytes += tensor.nbytes
         return tensor
 
@@ -70,19 +74,13 @@ def _named(paths: dict[str, str]) -> dict[str, str]:
         parts = path.removesuffix(":0").split("/")
         if parts[0] in ("optimizer_weights", "optimizer") or len(parts) < 2:
             continue
-        if len(parts) > 2 and parts[-2] == "vars":
-            layer = parts[-3]
-            names = _NORM if layer.startswith("batch_normalization") else _OTHER
-            number = int(parts[-1])
-            variable = names[number] if number < len(names) else parts[-1]
-        else:
-            layer, variable = parts[-2:]
+        layer, variable = parts[-2:]
         found[f"{layer}.{variable}"] = path
-    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_(\d+))?\.", key))})
+    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_([0-9]{1,9}))?\.", key))})
     count = {number: place for place, number in enumerate(order, 1)}
     return {
         re.sub(
-            r"^batch_normalization(?:_(\d+))?\.", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}.", key
+            r"^batch_normalization(?:_([0-9]{1,9}))?\.", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}.", key
         ): path
         for key, path in found.items()
     }

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import near
 from ..graph.model import GraphModel
-from .errors import WeightsError
+from .errors import WeightsError, told
 from .formats import bound_to
 from .match import Names, match
 from .opening import opened
@@ -62,9 +62,8 @@ def load_state(model: GraphModel, state: Mapping[str, Any], format: str | None =
 
 
 def _opened(source: str | Path | Mapping[str, Any], revision: str | None, file: str | None) -> Source:
-    if isinstance(source, Mapping):
-        return Held(source)
-    return opened(source, revision=revision, file=file)
+    with told(f"{source if isinstance(source, (str, Path)) else 'the state dict'}: cannot be read"):
+        return Held(source) if isinstance(source, Mapping) else opened(source, revision=revision, file=file)
 
 
 def _load(
@@ -78,6 +77,8 @@ def _load(
 ) -> Report:
     if not isinstance(model, GraphModel):
         raise WeightsError(f"weights are loaded into a model that agblocks.build made, not a {type(model).__name__}")
+    with told(f"device {str(device)!r} cannot be used"):
+        torch.empty(0, device=device)
     allowed = {allow} if isinstance(allow, str) else set(allow)
     if odd := allowed - {"missing", "unexpected", "shape"}:
         raise WeightsError(f"allow: {sorted(odd)[0]!r} is none of missing, unexpected, shape")

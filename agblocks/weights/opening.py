@@ -19,6 +19,8 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 def opened(source: str | Path, *, revision: str | None = None, file: str | None = None) -> Source:
     """A source of tensors for a path or a hub's repository (`owner/name`). Errors: `WeightsError`."""
+    if not isinstance(source, (str, Path)):
+        raise WeightsError(f"a source is a path, a hub repository or a state dict, not a {type(source).__name__}")
     path = Path(source).expanduser()
     if path.is_dir():
         return opened_file(_chosen(path, file))

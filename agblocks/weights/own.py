@@ -33,7 +33,7 @@ class OwnBound:
     def __init__(self, mapping: OwnMap, keys: Iterable[str], metadata: Mapping[str, str]):
         self.repeats: list[str] = []
         self.foreign: list[str] = []
-        members = sorted({key.partition("/")[0] for key in keys if re.match(r"\d+/", key)}, key=int)
+        members = sorted({key.partition("/")[0] for key in keys if re.match(r"[0-9]{1,9}/", key)}, key=int)
         self.map = OwnMap(assumed=(f"member 0 of {len(members)}",)) if len(members) > 1 else mapping
         self.actual: dict[str, str] = {}
         for key in keys:
@@ -77,7 +77,7 @@ def _blocks(metadata: Mapping[str, str]) -> dict[str, str]:
     try:
         nodes = json.loads(metadata.get(METADATA, "{}")).get("nodes", {})
         return {str(node): str(block) for node, block in nodes.items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return {}
 
 

@@ -31,7 +31,7 @@ class Pattern:
         self.holes = tuple(_HOLE.findall(text))
         regex, end = "", 0
         for hole in _HOLE.finditer(text):
-            wanted = r"(\d+)" if is_number(hole[1]) else r"([A-Za-z][A-Za-z0-9_]*?)"
+            wanted = r"([0-9]{1,9})" if is_number(hole[1]) else r"([A-Za-z][A-Za-z0-9_]*?)"
             regex, end = regex + re.escape(text[end : hole.start()]) + wanted, hole.end()
         self.regex = regex + re.escape(text[end:])
         self._compiled = re.compile(self.regex)

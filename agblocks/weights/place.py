@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import reset_parameters
-from .errors import WeightsError
+from .errors import WeightsError, told
 from .match import Copy
 from .source import Source
 
@@ -116,7 +116,7 @@ def _tied(source: Source, copies: list[Copy], state: Mapping[str, Tensor]) -> No
     for copy in copies:
         other = first.setdefault(id(state[copy.ours]), copy)
         if (other.key, other.transform) != (copy.key, copy.transform):
-            one, two = (c.transform(source.read(c.key)) for c in (other, copy))
+            one, two = (c.transform(_read(source, c.key)) for c in (other, copy))
             if not torch.equal(one, two):
                 raise WeightsError(
                     f"{source.label}: {other.ours!r} and {copy.ours!r} are one tensor here, but {other.key!r} and "
@@ -124,9 +124,14 @@ def _tied(source: Source, copies: list[Copy], state: Mapping[str, Tensor]) -> No
                 )
 
 
+def _read(source: Source, key: str) -> Tensor:
+    with told(f"{source.label}: {key!r} cannot be read"):
+        return source.read(key)
+
+
 def _checked(source: Source, copy: Copy, dtype: torch.dtype) -> Tensor:
     """What was read, in the model's type."""
-    read = source.read(copy.key)
+    read = _read(source, copy.key)
     tensor = read.to(dtype)
     if tensor.is_floating_point() and not finite(tensor):
         bad = int((~torch.isfinite(tensor)).sum())

@@ -11,13 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import WeightsError
-from .source import Entry, Source
-
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
-}  # fmt: skip
+from .source import DTYPES, Entry, Source
 
 
 class SafetensorsFile(Source):

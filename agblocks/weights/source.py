@@ -10,6 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import WeightsError
+
+#: the types that weights have, by their names in safetensors files
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -59,10 +68,15 @@ class Held(Source):
         self._tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor) or is_array(value)}
         self.others = tuple(str(key) for key in tensors if key not in self._tensors)
         for key, value in self._tensors.items():
+            if not isinstance(key, str):
+                raise WeightsError(f"{label}: keys are names, found {key!r} ({type(key).__name__})")
             self.entries[key] = Entry(tuple(value.shape), as_tensor(value, 0).dtype)
 
     def read(self, key: str) -> Tensor:
         tensor = as_tensor(self._tensors[key])
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.dtype not in DTYPES.values():
+            place = "on the meta device" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
+            raise WeightsError(f"{self.label}: {key!r} is {place}; weights are dense: {', '.join(DTYPES)}")
         self.read_bytes += tensor.nbytes
         return tensor.detach()
 

@@ -170,26 +170,20 @@ def test_folders_and_shards(tmp_path, state):
 
 
 def keras(file, state, layout):
-    """Write weights as Keras does: Keras 2's weights or whole model, Keras 3's weights."""
-    order = ["kernel", "bias"]
-    norm = ["gamma", "beta", "moving_mean", "moving_variance"]
+    """Write weights as Keras does: weights alone or a whole model."""
     with h5py.File(file, "w") as out:
         for key, value in state.items():
             layer, variable = key.split(".")
             if layer.startswith("batch_normalization"):  # a second model of a session: numbers go on from the first's
                 number = int(layer.rpartition("_")[2]) + 5
                 layer = f"batch_normalization_{number}"
-            if layout == "keras3":
-                place = (norm if variable in norm else order).index(variable)
-                path = f"layers/{layer}/vars/{place}"
-            else:
-                path = f"{'model_weights/' if layout == 'model' else ''}{layer}/{layer}/{variable}:0"
+            path = f"{'model_weights/' if layout == 'model' else ''}{layer}/{layer}/{variable}:0"
             out[path] = value.numpy()
         if layout == "model":
             out["optimizer_weights/Adam/iterations:0"] = np.int64(7)
 
 
-@pytest.mark.parametrize("layout", ["weights", "model", "keras3"])
+@pytest.mark.parametrize("layout", ["weights", "model"])
 def test_keras(tmp_path, layout):
     model = agblocks.build("deepstarr", seed=1)
     state, expected = backwards(model, "deepstarr-keras")
@@ -245,6 +239,54 @@ def norm(x, given, number):
     start = f"batch_normalization_{number}"
     scale = given[f"{start}.gamma"] / (given[f"{start}.moving_variance"] + 1e-3) ** 0.5
     return (x - given[f"{start}.moving_mean"]) * scale + given[f"{start}.beta"]
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "message"),
+    [
+        ("layers/conv1d/vars/0", np.zeros(3, "f4"), r"is of Keras 3.*model\.save\('model\.h5'\) keeps their names"),
+        ("Dense_1/kernel:0", h5py.Empty("f4"), r"'Dense_1\.kernel' is no tensor of weights"),
+        ("Dense_1/kernel:0", np.zeros(3, np.longdouble), r"'Dense_1\.kernel' is no tensor of weights"),
+        ("Dense_1/kernel:0", np.zeros(3, ">f4"), r"'Dense_1\.kernel' is no tensor of weights"),
+    ],
+)
+def test_odd_hdf5_files_are_told_and_closed(tmp_path, path, data, message):
+    with h5py.File(tmp_path / "odd.h5", "w") as out:
+        out.create_dataset(path, data=data)
+    refused(tmp_path / "odd.h5", message)
+    with h5py.File(tmp_path / "odd.h5", "r+"):  # it is not held open
+        pass
+
+
+ODD = {
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
+    "sparse": torch.Tensor.to_sparse,
+    "meta": lambda t: t.to("meta"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_tensors_are_told_by_name(state, odd):
+    key = "encoder.down_blocks.5.block2.conv.bias"
+    refused({**state, key: ODD[odd](state[key])}, rf"'{key}' is .*{odd}.*; weights are dense: F64")
+
+
+def test_odd_keys_and_sources_are_told(tmp_path, state):
+    refused({**state, 0: torch.zeros(1)}, r"keys are names, found 0 \(int\)")
+    refused({**state, f"tower.blocks.{'1' * 5000}.mha.q_proj.weight": torch.zeros(1)}, "unexpected: tower.blocks.111")
+    refused({**state, "x": np.zeros(3, ">f4")}, "the state dict: cannot be read: ValueError")
+    refused(None, "a source is a path, a hub repository or a state dict, not a NoneType")
+    refused(state, "device 'nonsense' cannot be used: RuntimeError", device="nonsense")
+    deep = "[" * 200_000
+    save_file({"fc": torch.zeros(1)}, tmp_path / "deep.safetensors", {"agblocks-weights": deep})
+    refused(tmp_path / "deep.safetensors", "unexpected: fc|nothing for the model")
+    (tmp_path / "deep.safetensors.index.json").write_text(deep)
+    refused(tmp_path / "deep.safetensors.index.json", "cannot be read: RecursionError")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there(state):
+    refused(state, "device 'cuda' cannot be used", device="cuda")
 
 
 def test_sources_close(tmp_path, state):
