@@ -34,13 +34,17 @@ def map_of(name: str) -> Map | OwnMap:
     return found
 
 
-def bound_to(source: Source, format: str | None, ours: set[str]) -> Bound | OwnBound:
+def bound_to(source: Source, format: str | None, ours: set[str], digest: str = "") -> Bound | OwnBound:
     """The map that fits the source's keys, told or found out, and the source without a trainer's prefix.
+
+    `ours` and `digest` are the model's: its tensors' names, and what it computes.
 
     Errors: `WeightsError` where no format, or more than one, knows most of the keys.
     """
+    if not source.entries:
+        raise WeightsError(f"{source.label}: holds no tensors")
     if format == "agblocks" or (format is None and looks_own(source.metadata, source.entries, ours)):
-        return OwnMap().bind(source.entries, source.metadata)
+        return OwnMap().bind(source.entries, source.metadata, digest)
     names = TABLES if format is None else [format]
     scores = {}
     for name in names:
@@ -52,11 +56,10 @@ def bound_to(source: Source, format: str | None, ours: set[str]) -> Bound | OwnB
                 scores[name, prefix] = known
     best = sorted(scores, key=lambda at: (-scores[at], len(at[1])))
     if not best:
-        first = ", ".join(sorted(source.entries)[:4])
+        first = ", ".join(sorted(source.entries)[:4]) + ", ..." * (len(source.entries) > 4)
         wanted = format or f"any of {', '.join(TABLES)}"
         raise WeightsError(
-            f"{source.label}: its {len(source.entries):,} keys ({first}, ...) are not those of {wanted}, nor the "
-            "model's own"
+            f"{source.label}: its {len(source.entries):,} keys ({first}) are not those of {wanted}, nor the model's own"
         )
     name, prefix = best[0]
     rivals = [at[0] for at in best[1:] if at[0] != name and scores[at] == scores[best[0]]]

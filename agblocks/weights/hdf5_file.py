@@ -12,11 +12,14 @@ from torch import Tensor
 from .errors import WeightsError, told
 from .source import Entry, Source
 
+_NORM = re.compile(r"^batch_normalization(?:_([0-9]{1,9}))?\.")
+
 
 class Hdf5File(Source):
     """One Keras file with its layers' names: `.h5`, of weights alone or of a whole model.
 
-    Not `.weights.h5` of Keras 3, which calls layers by their classes and says no names. Keras numbers its batch norms over a whole session (`batch_normalization_7`); here they count from 1 in their order.
+    Not `.weights.h5` of Keras 3, which calls layers by their classes and says no names. Keras numbers its batch norms
+    over a whole session (`batch_normalization_7`); here they count from 1 in their order.
     """
 
     owned = True
@@ -76,11 +79,8 @@ def _named(paths: dict[str, str]) -> dict[str, str]:
             continue
         layer, variable = parts[-2:]
         found[f"{layer}.{variable}"] = path
-    order = sorted({int(m[1] or 0) for key in found if (m := re.match(r"batch_normalization(?:_([0-9]{1,9}))?\.", key))})
+    order = sorted({int(m[1] or 0) for key in found if (m := _NORM.match(key))})
     count = {number: place for place, number in enumerate(order, 1)}
     return {
-        re.sub(
-            r"^batch_normalization(?:_([0-9]{1,9}))?\.", lambda m: f"batch_normalization_{count[int(m[1] or 0)]}.", key
-        ): path
-        for key, path in found.items()
+        _NORM.sub(lambda m: f"batch_normalization_{count[int(m[1] or 0)]}.", key): path for key, path in found.items()
     }

@@ -92,7 +92,7 @@ def _load(
             raise WeightsError(
                 f"nodes: {standard!r} is to be {here!r}, which the model doesn't have; {near(here, known)}"
             )
-    bound = bound_to(source, format, set(model.state_dict()))
+    bound = bound_to(source, format, set(model.state_dict()), model.resolved.digest)
     copies, report = match(model, source, bound, patterns, names)
     refuse(report, allowed)
     fill(model, source, copies, device)

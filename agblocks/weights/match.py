@@ -113,9 +113,10 @@ def match(
                 report.converted[kinds] = report.converted.get(kinds, 0) + 1
     for standard, here in names.nodes.items():
         if here not in known:
+            known_there = standard.partition(".")[0] in bound.tops
+            why = "its blocks are others" if known_there else near(standard, bound.tops)
             raise WeightsError(
-                f"nodes: {source.label}, as {bound.map.name}, has nothing for {here!r} as {standard!r}; "
-                + near(standard, bound.tops)
+                f"nodes: {source.label}, as {bound.map.name}, has nothing for {here!r} as {standard!r}; {why}"
             )
     _rest(report, source, bound, claimed, nodes, list(state), names, into)
     report.repeats = bound.repeats

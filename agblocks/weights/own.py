@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from .mapping import Want
 from .transform import AS_IS
@@ -17,20 +19,24 @@ OPTIONAL = ("num_batches_tracked",)
 
 @dataclass(frozen=True)
 class OwnMap:
-    """Names are the model's own. A node of which the source has anything has to be there whole."""
+    """Names are the model's own. What the source has to fill has to be there whole.
+
+    That is what it says it holds: the nodes of a converted file, everything of a run of the same digest. Where it says
+    nothing, it is every composite (`encoder`, a head) of which it has anything.
+    """
 
     name: str = "agblocks"
     assumed: tuple[str, ...] = ()
 
-    def bind(self, keys: Iterable[str], metadata: Mapping[str, str] | None = None) -> OwnBound:
-        """The map for one source's keys."""
-        return OwnBound(self, keys, metadata or {})
+    def bind(self, keys: Iterable[str], metadata: Mapping[str, str] | None = None, digest: str = "") -> OwnBound:
+        """The map for one source's keys, for a model of that digest."""
+        return OwnBound(self, keys, metadata or {}, digest)
 
 
 class OwnBound:
     """Our names, for the keys of one source. Of an ensemble the first member is taken, and said so."""
 
-    def __init__(self, mapping: OwnMap, keys: Iterable[str], metadata: Mapping[str, str]):
+    def __init__(self, mapping: OwnMap, keys: Iterable[str], metadata: Mapping[str, str], digest: str = ""):
         self.repeats: list[str] = []
         self.foreign: list[str] = []
         members = sorted({key.partition("/")[0] for key in keys if re.match(r"[0-9]{1,9}/", key)}, key=int)
@@ -42,25 +48,30 @@ class OwnBound:
                 self.actual[name] = key
             else:
                 self.repeats.append(key)
-        split = [key.split(".") for key in self.actual]
-        self._modules = {".".join(parts[:n]) for parts in split for n in range(1, len(parts))}
-        self._blocks = _blocks(metadata)
+        converted, run = _said(metadata, METADATA), _said(metadata, RUN)
+        nodes = converted.get("nodes")
+        self._blocks = {str(node): str(block) for node, block in nodes.items()} if isinstance(nodes, Mapping) else {}
+        self._same = bool(digest) and digest in (converted.get("digest"), run.get("digest"))
+        self._whole = bool(digest) and digest == run.get("digest")
 
-    @property
+    @cached_property
     def tops(self) -> set[str]:
         """The first parts of the nodes' names."""
         return {name.partition(".")[0] for name in self.actual}
 
     def wanted(self, tensor: str, node: str, block: str) -> Want | str | None:
-        """The tensor of the same name, if the source has that node, and as the same block."""
-        if node not in self._modules:
+        """The tensor of the same name, if the source should have that node, and as the same block."""
+        held = node in self._blocks if self._blocks else self._whole or node.partition(".")[0] in self.tops
+        if not held:
             return None
         if self._blocks.get(node, block) != block:
             return self._blocks[node]
         return Want(tensor, AS_IS, tensor.rpartition(".")[2] in OPTIONAL)
 
     def places(self, key: str) -> list[tuple[str, str, str]]:
-        """Every node that the key may lie in."""
+        """Every node that the key may lie in; none where the source is of this very model, which has no other keys."""
+        if self._same:
+            return []
         parts = key.split(".")
         return [(node := ".".join(parts[:n]), node, key) for n in range(1, len(parts))]
 
@@ -73,12 +84,13 @@ class OwnBound:
         return False
 
 
-def _blocks(metadata: Mapping[str, str]) -> dict[str, str]:
+def _said(metadata: Mapping[str, str], name: str) -> Mapping[str, Any]:
+    """What a source says of itself under a name; nothing where that is no JSON object."""
     try:
-        nodes = json.loads(metadata.get(METADATA, "{}")).get("nodes", {})
-        return {str(node): str(block) for node, block in nodes.items()}
-    except (ValueError, AttributeError, RecursionError):
+        said = json.loads(metadata.get(name, "{}"))
+    except (ValueError, TypeError, RecursionError):
         return {}
+    return said if isinstance(said, Mapping) else {}
 
 
 def looks_own(metadata: Iterable[str], keys: Iterable[str], ours: set[str]) -> bool:

@@ -118,6 +118,35 @@ def test_trained_runs(tmp_path):
         assert len(report.repeats) == (len(members) - 1) * len(model.state_dict())
 
 
+def test_our_own_files_have_to_be_whole(file, tmp_path):
+    """A stage that is gone is an error, not left random; in a file of the very model so is a stage too many."""
+    arguments = ("alphagenome_encoder_mpra", *SIZES, HEAD)
+    model = agblocks.build(*arguments, seed=1)
+    convert(file, tmp_path / "ours.safetensors", *arguments)
+    with safe_open(tmp_path / "ours.safetensors", "pt") as opened:
+        converted = opened.metadata()
+    run = {"agblocks-run": json.dumps({"digest": model.resolved.digest})}
+    whole = {name: value.contiguous() for name, value in model.state_dict().items()}
+    encoder = {name: value for name, value in whole.items() if name.startswith("encoder.")}
+    extra = {"encoder.stage9.conv1.bias": torch.zeros(3)}
+    for tensors, metadata in ((whole, None), (encoder, converted), (whole, run)):
+        less = {name: value for name, value in tensors.items() if not name.startswith("encoder.stage3.")}
+        save_file(less, tmp_path / "less.safetensors", metadata)
+        with pytest.raises(WeightsError, match=r"missing: encoder\.stage3\."):
+            load_weights(model, tmp_path / "less.safetensors")
+        save_file({**tensors, **extra}, tmp_path / "more.safetensors", metadata)
+        if metadata is None:  # it may be of a deeper model
+            assert load_weights(model, tmp_path / "more.safetensors").cut == list(extra)
+        else:
+            with pytest.raises(WeightsError, match=r"unexpected: encoder\.stage9\.conv1\.bias"):
+                load_weights(model, tmp_path / "more.safetensors")
+    save_file(encoder, tmp_path / "headless.safetensors", run)
+    with pytest.raises(WeightsError, match=r"missing: activity\."):
+        load_weights(model, tmp_path / "headless.safetensors")
+    save_file(encoder, tmp_path / "headless.safetensors")
+    assert all(name.startswith("activity.") for name in load_weights(model, tmp_path / "headless.safetensors").left)
+
+
 def test_writing_is_whole_or_not_at_all(file, tmp_path):
     with pytest.raises(WeightsError, match="written as .safetensors, found suffix '.pth'"):
         convert(file, tmp_path / "ours.pth", "alphagenome_small", *SIZES)

@@ -171,7 +171,7 @@ def test_another_architecture_is_refused(state):
     refused(model, state, "shape|missing|nothing")
     refused(model, state, "are not those of enformer-pytorch", format="enformer-pytorch")
     refused(model, {"fc.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}, r"its 2 keys \(fc\.bias, fc\.weight")
-    refused(model, {}, "its 0 keys")
+    refused(model, {}, "the state dict: holds no tensors")
     refused(model, state, "there is no format 'enformer'; did you mean enformer-pytorch", format="enformer")
 
 
@@ -258,6 +258,9 @@ def test_nodes_of_other_names(state):
         state,
         "'encoder' is to be 'frnt', which the model doesn't have; did you mean front",
         nodes={"encoder": "frnt"},
+    )
+    refused(
+        model, state, "has nothing for 'activity' as 'encoder'; its blocks are others", nodes={"encoder": "activity"}
     )
     report = load_state(model, state, nodes={"encoder": "front"})
     assert len(report.loaded) == 80 and all(name.startswith("front.") for name in report.loaded)
