@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import Misfit
 from . import digest
-from .dims import number
+from .dims import number, symbol
 from .infer import Bound, EdgeInfo, below_of, bind, dims_of, fits_remark, outputs
 from .nodes import MOST_NODES
 from .registry import Entry, entries
 from .resolved import ResolvedNode
-from .schema import NodeSpec
+from .schema import NodeSpec, input_port
 from .signature import Port, Unbound, parse_axes
 from .state import State
 from .wire import path_of
@@ -67,12 +67,12 @@ def report(
             continue
         edge = wiring[port.name]
         fits = that_fit(state, entry, args, wiring, port.name)
-        notes = [
-            f"{edge} is {state.edges[edge].shape}; {entry.name!r} wants {port.shape}",
-            f"outputs that would fit: {', '.join(fits)}"
-            if fits
-            else f"no output so far would fit{at_length(port, bound, state.edges[edge]) or makers(port)}",
-        ]
+        if fits:
+            said = f"outputs that would fit: {', '.join(fits)}"
+        else:
+            stated = restated(state, entry, args, wiring, port, bound)
+            said = f"no output so far would fit{stated or at_length(port, bound, state.edges[edge]) or makers(port)}"
+        notes = [f"{edge} is {state.edges[edge].shape}; {entry.name!r} wants {port.shape}", said]
         if verb := state.touched.get(edge):
             notes.append(f"{edge!r} was {verb}")
         tree = spec.inputs.find((port.name,)) if spec.inputs.is_map else spec.inputs
@@ -92,6 +92,34 @@ def that_fit(
         if len(fits) == most:
             break
     return fits[::-1]
+
+
+def restated(
+    state: State, entry: Entry, args: Mapping[str, Any], wiring: Mapping[str, str], port: Port, bound: Bound
+) -> str:
+    """What to state for an input of the recipe some of whose axes are other numbers than a port wants."""
+    name = state.names.get(wiring[port.name], wiring[port.name])
+    tree, edge = state.stated.get(name), state.edges[name]
+    if tree is None or len(edge.axes) != len(port.axes):
+        return ""
+    stated = input_port(tree)
+    assert not isinstance(stated, str)  # it is an edge, so it was read
+    axes, words = list(edge.axes), [axis.text for axis in stated.axes]
+    for i, (axis, dim) in enumerate(zip(port.axes, edge.axes, strict=True)):
+        try:
+            wanted = number(axis.evaluate(bound.values, []))
+        except (ValueError, Unbound):
+            continue
+        if wanted is not None and number(dim) not in (None, wanted):
+            axes[i], words[i] = wanted if isinstance(dim, int) else symbol(str(wanted)), str(wanted)
+    wired = {p: state.edges[e] for p, e in wiring.items()} | {port.name: replace(edge, axes=tuple(axes))}
+    if words == [axis.text for axis in stated.axes] or any(
+        wrong.port == port.name for wrong in bind(entry, args, wired, wiring, "").wrong
+    ):
+        return ""
+    shape = f"{' '.join(words)} < {stated.below}" if stated.below is not None else " ".join(words)
+    place = f" (now '{tree.value}', at {tree.mark})" if tree.mark else f" (now '{tree.value}')"
+    return f"; it would fit with inputs.{name}={shape}{place}"
 
 
 def at_length(port: Port, bound: Bound, edge: EdgeInfo) -> str:

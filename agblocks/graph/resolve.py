@@ -33,7 +33,9 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
         else:
             layered.findings.find(f"keep lists names or patterns, not {shown(pattern)}", None, "keep")
     assert layered.source is not None
-    state = State(layered.source, layered.findings, removed=dict(layered.removed), broken=set(layered.broken))
+    state = State(
+        layered.source, layered.findings, layered.inputs, removed=dict(layered.removed), broken=set(layered.broken)
+    )
     for name, tree in layered.inputs.items():
         _add_input(state, name, tree, name in layered.optional)
     _check_bounds(state, layered.inputs)

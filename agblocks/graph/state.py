@@ -12,6 +12,7 @@ from .infer import EdgeInfo
 from .nodes import Edge, Pyramid, stride_of
 from .resolved import ResolvedNode
 from .schema import Findings, NodeSpec, Verb
+from .source import Tree
 
 
 @dataclass
@@ -20,6 +21,7 @@ class State:
 
     source: Source
     findings: Findings = field(default_factory=Findings)
+    stated: Mapping[str, Tree] = field(default_factory=dict)  # the recipe's inputs as they are written
     edges: dict[str, EdgeInfo] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     stages: dict[str, list[str]] = field(default_factory=dict)  # composite -> its stage tracks
@@ -32,8 +34,9 @@ class State:
     def fail(self, spec: NodeSpec, message: str, mark: Mark | None = None, path: str = "", *notes: str) -> None:
         """A finding at a node, with the verbs that changed the node; the node counts as broken."""
         place = f"{spec.path} ({spec.mark})" if spec.mark else spec.path
-        verbs = [f"{place} was {verb}" for verb in spec.touched if verb.mark is None or verb.mark != spec.mark]
-        self.findings.find(message, mark or spec.mark, path or spec.path, *notes, *dict.fromkeys(verbs))
+        verbs = dict.fromkeys(str(v) for v in spec.touched if v.mark is None or v.mark != spec.mark)
+        touched = [f"{place} was {', '.join(verbs)}"] if verbs else []
+        self.findings.find(message, mark or spec.mark, path or spec.path, *notes, *touched)
         self.broken.add(spec.name)
 
     def is_broken(self, name: str) -> bool:

@@ -81,6 +81,17 @@ def test_what_is_given_is_checked(model, inputs):
     assert "in node 'junctions'" in caught.value.__notes__[0]
 
 
+def test_an_input_of_another_number_is_told_what_to_state():
+    message = said(RECIPE, "junctions.candidates=4", "junctions.tissues=3")
+    assert "axis 'candidates' of 'positions' should be 4, but 'positions' has 3" in message
+    assert "it would fit with inputs.positions=B 4 4 < L (now 'B 4 3 < L'" in message
+    assert message.count("was set at") == 1, "one line, however many overrides there are"
+    resolve(RECIPE, "junctions.candidates=4", "junctions.tissues=3", "inputs.positions=B 4 4 < L")
+    firm = changed(inputs={"positions?": "B 5 3 < L"})
+    assert "it would fit with inputs.positions=B 4 4 < L (now 'B 5 3 < L'" in said(firm, "junctions.candidates=4")
+    assert "it would fit with inputs.dna=B 4 L (now 'B 5 L', at command line" in said("tiny", "inputs.dna=B 5 L")
+
+
 def test_a_node_that_fails_without_it_says_where(model, inputs):
     with pytest.raises(IndexError) as caught:
         model(inputs["dna"], torch.tensor([0, 7]))
