@@ -3,8 +3,8 @@
 from .convert import convert
 from .errors import WeightsError
 from .formats import FORMATS
-from .load import load_state, load_weights
+from .load import load_weights
 from .place import materialise
 from .report import Report
 
-__all__ = ["FORMATS", "Report", "WeightsError", "convert", "load_state", "load_weights", "materialise"]
+__all__ = ["FORMATS", "Report", "WeightsError", "convert", "load_weights", "materialise"]

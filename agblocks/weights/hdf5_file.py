@@ -49,10 +49,8 @@ class Hdf5File(Source):
             self.close()
             raise
 
-    def read(self, key: str) -> Tensor:
-        tensor = torch.from_numpy(self._file[self._paths[key]][()].reshape(self.entries[key].shape))
-        self.read_bytes += tensor.nbytes
-        return tensor
+    def _read(self, key: str) -> Tensor:
+        return torch.from_numpy(self._file[self._paths[key]][()].reshape(self.entries[key].shape))
 
     def close(self) -> None:
         self._file.close()

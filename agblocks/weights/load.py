@@ -56,11 +56,6 @@ def load_weights(
         return _load(model, tensors, format, into, nodes, allow, device)
 
 
-def load_state(model: GraphModel, state: Mapping[str, Any], format: str | None = None, **options: Any) -> Report:
-    """`load_weights` from a state dict of tensors or NumPy arrays."""
-    return load_weights(model, state, format, **options)
-
-
 def _opened(source: str | Path | Mapping[str, Any], revision: str | None, file: str | None) -> Source:
     with told(f"{source if isinstance(source, (str, Path)) else 'the state dict'}: cannot be read"):
         return Held(source) if isinstance(source, Mapping) else opened(source, revision=revision, file=file)

@@ -68,21 +68,19 @@ class Map:
 
     name: the format's. table: node by node. optional: last parts of our names that sources may lack; the model keeps
     what it has. aliases: families of keys that repeat others, as (prefix that repeats, prefix it stands for).
-    ignored: patterns of keys that hold nothing a model needs. assumed: what is not known for certain of the source.
+    assumed: what is not known for certain of the source.
     """
 
     name: str
     table: tuple[Node, ...]
     optional: tuple[str, ...] = ("num_batches_tracked",)
     aliases: tuple[tuple[str, str], ...] = ()
-    ignored: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(rule for node in self.table for rule in _rules(node)))
         object.__setattr__(self, "_any", re.compile("|".join(f"(?:{rule.theirs.regex})" for rule in self.rules)))
-        object.__setattr__(self, "_ignored", tuple(Pattern(text) for text in self.ignored))
 
     def plain(self, key: str) -> str:
         """The key that a repeating one stands for; else itself."""
@@ -94,10 +92,6 @@ class Map:
     def knows(self, key: str) -> bool:
         """Whether the table has a row for such a key."""
         return self._any.fullmatch(self.plain(key)) is not None  # type: ignore[attr-defined]
-
-    def ignores(self, key: str) -> bool:
-        """Whether such a key holds nothing that a model needs."""
-        return any(pattern.match(key) is not None for pattern in self._ignored)  # type: ignore[attr-defined]
 
     def bind(self, keys: Iterable[str], prefix: str = "") -> Bound:
         """The map for one source's keys, all of which may begin with a trainer's prefix."""
@@ -192,10 +186,6 @@ class Bound:
         """Whether the table has this block at a node (of the shipped recipe)."""
         rules = self.map.rules
         return any(block in rule.blocks and rule.node.match(node, self.last(rule)) is not None for rule in rules)
-
-    def ignores(self, key: str) -> bool:
-        """Whether such a key holds nothing that a model needs."""
-        return self.map.ignores(key)
 
 
 def _rules(node: Node) -> list[Rule]:

@@ -139,8 +139,6 @@ def _rest(
         if plain in claimed:
             if not claimed[plain]:
                 report.elsewhere.append(key)
-        elif bound.ignores(key):
-            report.ignored.append(key)
         elif places := bound.places(plain):
             here = [[names.ours(name) or "" for name in place] for place in places]
             built = [

@@ -79,10 +79,6 @@ class OwnBound:
         """Whether the source has this block there, as far as it says."""
         return self._blocks.get(node, block) == block
 
-    def ignores(self, key: str) -> bool:
-        """Nothing is ignored."""
-        return False
-
 
 def _said(metadata: Mapping[str, str], name: str) -> Mapping[str, Any]:
     """What a source says of itself under a name; nothing where that is no JSON object."""

@@ -17,8 +17,8 @@ class Report:
         model has another block.
     Keys of the source:
         cut: of stages, layers and heads that the model doesn't have. elsewhere: of nodes that `into` leaves out.
-        repeats: of a second family that says the same. ignored: that hold nothing a model needs. unexpected: that the
-        format doesn't know, or that a node of the model has no place for.
+        repeats: of a second family that says the same. unexpected: that the format doesn't know, or that a node of the
+        model has no place for.
     wrong_shape: ours -> what was found and what was wanted. converted: (from, to) types -> how many tensors.
     assumed: what is taken for granted of the format. revision: of a hub's repository. read_bytes: of tensors.
     """
@@ -34,7 +34,6 @@ class Report:
     cut: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     wrong_shape: dict[str, str] = field(default_factory=dict)
     converted: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -51,7 +50,6 @@ class Report:
             ("cut away", self.cut),
             ("not asked for (into)", self.elsewhere),
             ("repeats", self.repeats),
-            ("without use", self.ignored),
             ("missing", [f"{ours} (theirs: {key})" for ours, key in self.missing.items()]),
             ("wrong shape", [f"{ours}: {said}" for ours, said in self.wrong_shape.items()]),
             ("unexpected", self.unexpected),

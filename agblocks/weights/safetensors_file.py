@@ -54,7 +54,7 @@ class SafetensorsFile(Source):
         except (SafetensorError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{file}: damaged, or no safetensors file: {error}") from None
 
-    def read(self, key: str) -> Tensor:
+    def _read(self, key: str) -> Tensor:
         start = self._ranges[key]
         entry = self.entries[key]
         tensor = torch.empty(entry.shape, dtype=entry.dtype)
@@ -67,7 +67,6 @@ class SafetensorsFile(Source):
             read = self._handle.readinto(into)
             if not read:
                 raise WeightsError(f"{self.label}: ends inside {key!r}: the file was cut after it was opened")
-            self.read_bytes += read
             into = into[read:]
         return tensor
 
@@ -97,12 +96,8 @@ class Shards(Source):
 
     owned = True
 
-    def read(self, key: str) -> Tensor:
-        file = self._files[key]
-        before = file.read_bytes
-        tensor = file.read(key)
-        self.read_bytes += file.read_bytes - before
-        return tensor
+    def _read(self, key: str) -> Tensor:
+        return self._files[key].read(key)
 
     def close(self) -> None:
         for file in set(self._files.values()):

@@ -43,9 +43,14 @@ class Source(ABC):
         self.revision: str | None = None
         self.read_bytes = 0
 
-    @abstractmethod
     def read(self, key: str) -> Tensor:
         """One tensor, on the CPU."""
+        tensor = self._read(key)
+        self.read_bytes += tensor.nbytes
+        return tensor
+
+    @abstractmethod
+    def _read(self, key: str) -> Tensor: ...
 
     #: whether what `read` gives is nobody else's memory
     owned = False
@@ -72,12 +77,11 @@ class Held(Source):
                 raise WeightsError(f"{label}: keys are names, found {key!r} ({type(key).__name__})")
             self.entries[key] = Entry(tuple(value.shape), as_tensor(value, 0).dtype)
 
-    def read(self, key: str) -> Tensor:
+    def _read(self, key: str) -> Tensor:
         tensor = as_tensor(self._tensors[key])
         if tensor.is_meta or tensor.layout != torch.strided or tensor.dtype not in DTYPES.values():
             place = "on the meta device" if tensor.is_meta else f"{tensor.layout}, {tensor.dtype}"
             raise WeightsError(f"{self.label}: {key!r} is {place}; weights are dense: {', '.join(DTYPES)}")
-        self.read_bytes += tensor.nbytes
         return tensor.detach()
 
 

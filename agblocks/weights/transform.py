@@ -16,7 +16,6 @@ _ROWS = re.compile(r"rows (\d+):(\d+)/(\d+)")
 class Transform:
     """Axes moved, as einops writes it, theirs -> ours: `"k i o -> o i k"`. Empty: as it is.
 
-    Sizes that the axes alone don't say follow after a bar: `"(l c) o -> o (c l) | c=120"`.
     `"rows 1:2/3"` is the second third of the first axis: for matrices that hold several of ours.
     """
 
@@ -33,9 +32,7 @@ class Transform:
             return tensor[len(tensor) // parts * start : len(tensor) // parts * stop]
         from einops import rearrange
 
-        axes, _, rest = self.said.partition("|")
-        sizes = {name: int(size) for name, _, size in (part.partition("=") for part in rest.split())}
-        return rearrange(tensor, axes.strip(), **sizes)
+        return rearrange(tensor, self.said)
 
     @cached_property
     def _rows(self) -> tuple[int, int, int] | None:
@@ -50,16 +47,6 @@ class Transform:
             return tuple(self(torch.empty(shape, device="meta")).shape)
         except (ValueError, RuntimeError):  # einops' own error is a RuntimeError
             return None
-
-    def back(self) -> Transform:
-        """The way from ours to theirs. Errors: `ValueError` for rows, which don't say the others."""
-        if self._rows is not None:
-            raise ValueError(f"{self.said!r} has no way back: the other rows are of other tensors")
-        axes, bar, rest = self.said.partition("|")
-        if not axes:
-            return self
-        theirs, ours = (side.strip() for side in axes.split("->"))
-        return Transform(f"{ours} -> {theirs}" + (f" |{rest}" if bar else ""))
 
 
 AS_IS = Transform()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from safetensors import safe_open
 
 import agblocks
@@ -86,7 +87,8 @@ def alphagenome_layout(model, loaded, key, value):
     ours = next(name for name, other in loaded.items() if other == key)
     node = next(n for n in model.resolved.nodes.values() if ours.startswith(f"{n.name}."))
     want = ALPHAGENOME.bind(loaded.values()).wanted(ours, node.name, node.entry.name)
-    return want.transform.back()(value)
+    there, _, here = want.transform.said.partition(" -> ")
+    return rearrange(value, f"{here} -> {there}") if here else value
 
 
 def dna(length, dtype=torch.float64, batch=2):

@@ -207,9 +207,7 @@ def test_keras_numbers_come_out():
         key: (value - 1) / 10 if value.is_floating_point() and "variance" not in key else value
         for key, value in state.items()
     }
-    from agblocks.weights import load_state
-
-    load_state(model, state)
+    load_weights(model, state)
     model.double().eval()
     given = {key: value.double() for key, value in state.items()}
     dna = torch.rand(2, 249, 4, dtype=torch.float64)  # Keras has channels last

@@ -5,7 +5,7 @@ import torch
 from helpers import backwards
 
 import agblocks
-from agblocks.weights import WeightsError, load_state, load_weights
+from agblocks.weights import WeightsError, load_weights
 
 SIZES = ("encoder.channels=8", "encoder.growth=4")
 HEAD = "activity.hidden=[4]"
@@ -49,7 +49,7 @@ def same(model, before):
 def refused(model, state, message, **options):
     before = bits(model)
     with pytest.raises(WeightsError, match=message) as caught:
-        load_state(model, state, **options)
+        load_weights(model, state, **options)
     assert same(model, before)
     return caught.value
 
@@ -57,7 +57,7 @@ def refused(model, state, message, **options):
 def test_an_encoder_takes_what_is_its_own_and_says_the_rest(state):
     model = encoder(seed=2)
     before = bits(model)
-    report = load_state(model, state)
+    report = load_weights(model, state)
     assert {name.split(".")[0] for name in report.loaded} == {"encoder"}
     assert report.left == [name for name in before if name.startswith("activity.")]
     assert set(report.cut) == set(state) - set(report.loaded.values())
@@ -71,7 +71,7 @@ def test_an_encoder_takes_what_is_its_own_and_says_the_rest(state):
 
 def test_a_cut_encoder(state):
     model = agblocks.build("alphagenome_encoder_mpra", *SIZES, HEAD, "activity.in=encoder.stage3")
-    report = load_state(model, state)
+    report = load_weights(model, state)
     assert {name.rsplit(".", 2)[0] for name in report.loaded} == {f"encoder.stage{i}" for i in (1, 2, 3)}
     assert "encoder.down_blocks.2.block1.conv.weight" in report.cut
 
@@ -81,7 +81,7 @@ def test_missing_tensors(state, whole):
     error = refused(whole, less, r"missing: tower\.blocks\.1\.mha\.q_proj\.weight \(for tower\.layer2\.attention\.q")
     assert error.report.missing == {"tower.layer2.attention.q.weight": "tower.blocks.1.mha.q_proj.weight"}
     before = bits(whole)
-    report = load_state(whole, less, allow=["missing"])
+    report = load_weights(whole, less, allow=["missing"])
     assert list(report.missing) == ["tower.layer2.attention.q.weight"]
     assert torch.equal(whole.state_dict()["tower.layer2.attention.q.weight"], before["tower.layer2.attention.q.weight"])
 
@@ -96,7 +96,7 @@ def test_a_missing_decoder_is_missing(state, whole):
 def test_unexpected_keys_with_near_names(state, whole):
     more = {**state, "encoder.dna_embeder.conv1.weight": torch.zeros(1)}
     refused(whole, more, r"unexpected: encoder\.dna_embeder\.conv1\.weight; did you mean encoder\.dna_embedder")
-    report = load_state(whole, more, allow=["unexpected"])
+    report = load_weights(whole, more, allow=["unexpected"])
     assert report.unexpected == ["encoder.dna_embeder.conv1.weight"]
 
 
@@ -122,7 +122,7 @@ def test_wrong_shapes(state, whole):
     bad = {**state, "encoder.down_blocks.0.block1.conv.scale": torch.zeros(12, 1)}
     refused(whole, bad, r"is \[12, 1\]")
     before = bits(whole)
-    report = load_state(whole, bad, allow=["shape"])
+    report = load_weights(whole, bad, allow=["shape"])
     assert list(report.wrong_shape) == ["encoder.stage2.conv1.scale"]
     assert torch.equal(whole.state_dict()["encoder.stage2.conv1.scale"], before["encoder.stage2.conv1.scale"])
 
@@ -141,7 +141,7 @@ def test_what_is_not_finite_is_refused_before_anything_changes(state, whole, val
     refused(whole, bad, "1 values that are not finite")
     meta = agblocks.build("alphagenome_small", *SIZES, device="meta")
     with pytest.raises(WeightsError, match="not finite"):
-        load_state(meta, bad)
+        load_weights(meta, bad)
     assert all(tensor.is_meta for tensor in (*meta.parameters(), *meta.buffers()))
 
 
@@ -161,7 +161,7 @@ def test_what_the_models_type_cannot_hold_is_refused(state, value, given, here):
 def test_large_half_precision_values_are_finite(state):
     model = encoder()
     halves = {key: torch.full_like(value, 6e4, dtype=torch.float16) for key, value in state.items()}
-    report = load_state(model, halves)
+    report = load_weights(model, halves)
     assert report.converted == {("float16", "float32"): len(report.loaded)}
     assert "converted: 80 tensors from float16 to float32" in str(report)
 
@@ -176,18 +176,18 @@ def test_another_architecture_is_refused(state):
 
 
 def test_absent_track_means_stay_one(state, whole):
-    load_state(whole, state)
+    load_weights(whole, state)
     assert not (whole.get_submodule("atac_1bp").track_means == 1).all()
     less = {k: v for k, v in state.items() if not k.endswith("track_means")}
     fresh = agblocks.build("alphagenome_small", *SIZES, device="meta")
-    report = load_state(fresh, less)
+    report = load_weights(fresh, less)
     assert len(report.absent) == 12 and all(name.endswith("track_means") for name in report.absent)
     assert (fresh.get_submodule("atac_1bp").track_means == 1).all()
     assert "absent in the source, kept" in str(report)
 
 
 def test_track_means_are_shared_by_both_resolutions(state, whole):
-    load_state(whole, state)
+    load_weights(whole, state)
     both = [whole.get_submodule(f"rna_seq_{r}bp").track_means for r in (1, 128)]
     assert torch.equal(*both) and torch.equal(both[0], state["heads.rna_seq.track_means"])
     assert both[0].data_ptr() != both[1].data_ptr()
@@ -199,7 +199,7 @@ def test_track_means_are_shared_by_both_resolutions(state, whole):
 @pytest.mark.parametrize("into", ["encoder", "encoder.*", "encoder.**", ["encoder.stage1", "encoder.stage[2-7]"]])
 def test_into(state, whole, into):
     before = bits(whole)
-    report = load_state(whole, {**state, "somebodys_head.weight": torch.zeros(1)}, into=into)
+    report = load_weights(whole, {**state, "somebodys_head.weight": torch.zeros(1)}, into=into)
     assert {name.split(".")[0] for name in report.loaded} == {"encoder"}
     assert len(report.loaded) == 80
     assert "organism_embed.weight" in report.elsewhere and "somebodys_head.weight" in report.elsewhere
@@ -212,14 +212,14 @@ def test_into_is_strict_inside(state, whole):
     less = {k: v for k, v in state.items() if k != "encoder.dna_embedder.conv1.bias"}
     refused(whole, less, "missing: encoder.dna_embedder.conv1.bias", into="encoder")
     less = {k: v for k, v in state.items() if not k.startswith("tower.")}
-    assert load_state(whole, less, into="encoder").loaded
+    assert load_weights(whole, less, into="encoder").loaded
     more = {**state, "encoder.dna_embedder.block.norm.running_mean": torch.zeros(8)}
     refused(whole, more, "unexpected: encoder.dna_embedder.block.norm.running_mean", into="encoder")
 
 
 def test_into_a_node_that_has_no_place_for_a_known_tensor(state, whole):
     more = {**state, "tower.blocks.1.pair_update.row_attn.norm.weight": torch.zeros(8)}
-    assert load_state(whole, more, into="encoder").loaded
+    assert load_weights(whole, more, into="encoder").loaded
     more = {**state, "encoder.down_blocks.0.block1.conv.scale": torch.zeros(13, 1, 1)}
     refused(agblocks.build("alphagenome_small", *SIZES), more, r"\[13, 1, 1\]", into="encoder.stage2")
 
@@ -229,12 +229,12 @@ def test_with_into_what_lies_outside_the_prefix_is_no_matter(state, whole):
     wrapped |= {"loss.weight": torch.zeros(1), "hyper": "parameters"}
     refused(whole, wrapped, r"unexpected: loss\.weight")
     refused(whole, wrapped, r"unexpected: hyper \(no tensor\)")
-    report = load_state(whole, wrapped, into="encoder")
+    report = load_weights(whole, wrapped, into="encoder")
     assert {"loss.weight", "hyper (no tensor)"} <= set(report.elsewhere)
 
 
 def test_into_a_module_of_a_node(state, whole):
-    report = load_state(whole, state, into="tower.layer2.attention")
+    report = load_weights(whole, state, into="tower.layer2.attention")
     assert len(report.loaded) == 17 and all(name.startswith("tower.layer2.attention.") for name in report.loaded)
 
 
@@ -262,9 +262,9 @@ def test_nodes_of_other_names(state):
     refused(
         model, state, "has nothing for 'activity' as 'encoder'; its blocks are others", nodes={"encoder": "activity"}
     )
-    report = load_state(model, state, nodes={"encoder": "front"})
+    report = load_weights(model, state, nodes={"encoder": "front"})
     assert len(report.loaded) == 80 and all(name.startswith("front.") for name in report.loaded)
-    one = load_state(encoder(), state)
+    one = load_weights(encoder(), state)
     assert list(report.loaded.values()) == list(one.loaded.values())
 
 
@@ -282,7 +282,7 @@ def test_a_name_given_away_is_not_taken(state):
         },
     }  # fmt: skip
     model = agblocks.build(mine)
-    report = load_state(model, state, nodes={"encoder": "second"})
+    report = load_weights(model, state, nodes={"encoder": "second"})
     assert all(name.startswith("second.") for name in report.loaded)
     assert any(name.startswith("encoder.") for name in report.left)
 
@@ -290,7 +290,7 @@ def test_a_name_given_away_is_not_taken(state):
 def test_another_block_in_its_place_takes_nothing(state):
     mine = {**ENCODER, "replace": {"encoder.stage3": {"block": "conv.legnet", "args": {"channels": 16, "pool": 2}}}}
     model = agblocks.build(mine)
-    report = load_state(model, state)
+    report = load_weights(model, state)
     assert report.other_block == {"encoder.stage3": "conv.legnet here, conv.down in the source"}
     assert "encoder.down_blocks.1.block1.conv.weight" in report.cut
     assert any(name.startswith("encoder.stage3.") for name in report.left)
@@ -311,11 +311,11 @@ def test_a_hybrid_takes_its_parts_from_two_sources(state):
     }  # fmt: skip
     model = agblocks.build(mine, seed=0)
     theirs, expected = backwards(model, "enformer-pytorch")
-    first = load_state(model, state)
+    first = load_weights(model, state)
     assert {name.split(".")[0] for name in first.loaded} == {"encoder"}
     assert any(node.startswith("tower.layer1") for node in first.other_block)
     refused(model, theirs, "may be enformer-pytorch or borzoi-pytorch", into="tower")  # the tower alone is both's
-    second = load_state(model, theirs, "enformer-pytorch", into="tower")
+    second = load_weights(model, theirs, "enformer-pytorch", into="tower")
     assert {name.split(".")[0] for name in second.loaded} == {"tower"}
     after = model.state_dict()
     assert all(torch.equal(after[name], expected[name]) for name in second.loaded)
@@ -328,9 +328,9 @@ def test_a_hybrid_takes_its_parts_from_two_sources(state):
 def test_meta_models_are_whole_afterwards(state):
     meta, seeded = encoder(device="meta"), encoder(seed=5)
     meta.train()
-    load_state(seeded, state)
+    load_weights(seeded, state)
     torch.manual_seed(1)
-    load_state(meta, state)
+    load_weights(meta, state)
     assert not any(t.is_meta for t in (*meta.parameters(), *meta.buffers()))
     assert all(type(p) is torch.nn.Parameter and p.requires_grad for p in meta.parameters())
     assert meta.training
@@ -345,7 +345,7 @@ def test_meta_models_are_whole_afterwards(state):
 def test_what_is_left_on_meta_is_drawn_as_for_training(state):
     meta, built = encoder(device="meta"), encoder(seed=7)
     torch.manual_seed(1)
-    load_state(meta, state)
+    load_weights(meta, state)
     torch.manual_seed(1)
     agblocks.reset_parameters(built.get_submodule("activity"))
     drawn = built.get_submodule("activity").state_dict()
@@ -359,7 +359,7 @@ def test_frozen_parameters_types_and_memory_stay(state):
     for parameter in model.get_submodule("encoder.stage1").parameters():
         parameter.requires_grad_(False)
     held = {name: (p, p.data_ptr()) for name, p in model.named_parameters()}
-    report = load_state(model, state)
+    report = load_weights(model, state)
     for name, parameter in model.named_parameters():
         assert parameter is held[name][0] and parameter.data_ptr() == held[name][1]
         assert parameter.dtype == torch.bfloat16
@@ -368,7 +368,7 @@ def test_frozen_parameters_types_and_memory_stay(state):
     meta = agblocks.build("alphagenome_encoder_mpra", *SIZES, HEAD, device="meta", dtype=torch.bfloat16)
     for parameter in meta.get_submodule("encoder.stage1").parameters():
         parameter.requires_grad_(False)
-    load_state(meta, state)
+    load_weights(meta, state)
     for name, value in meta.state_dict().items():
         assert value.dtype == model.state_dict()[name].dtype
         if name.startswith("encoder."):
@@ -378,7 +378,7 @@ def test_frozen_parameters_types_and_memory_stay(state):
 
 def test_the_state_dict_given_is_not_shared(state):
     model = encoder(device="meta")
-    load_state(model, state)
+    load_weights(model, state)
     before = bits(model)
     for value in state.values():
         assert all(value.data_ptr() != p.data_ptr() for p in model.parameters())
@@ -394,10 +394,10 @@ def test_kept_kernels_follow(state):
     dna = torch.rand(1, 4, 128)
     with torch.no_grad():
         before = model(dna=dna, outputs=["encoder"])["encoder"]
-        load_state(model, state)
+        load_weights(model, state)
         after = model(dna=dna, outputs=["encoder"])["encoder"]
     fresh = encoder(device="meta")
-    load_state(fresh, state)
+    load_weights(fresh, state)
     with torch.no_grad():
         assert torch.equal(after, fresh.eval()(dna=dna, outputs=["encoder"])["encoder"])
     assert not torch.allclose(before, after)
@@ -406,7 +406,7 @@ def test_kept_kernels_follow(state):
 def test_allow_and_arguments(state, whole):
     refused(whole, state, "allow: .everything. is none of missing", allow=["everything"])
     less = {key: value for key, value in state.items() if key != "organism_embed.weight"}
-    assert list(load_state(whole, less, allow="missing").missing) == ["trunk.embedding.weight"]
+    assert list(load_weights(whole, less, allow="missing").missing) == ["trunk.embedding.weight"]
     with pytest.raises(WeightsError, match="no such file"):
         load_weights(whole, "nowhere.safetensors")
 
@@ -427,7 +427,7 @@ def test_parameters_hold_no_more_than_themselves(tmp_path):
 
 def test_other_models_and_inference_tensors(state):
     with pytest.raises(WeightsError, match="a model that agblocks.build made, not a Linear"):
-        load_state(torch.nn.Linear(2, 2), state)
+        load_weights(torch.nn.Linear(2, 2), state)
     with torch.inference_mode():
         model = encoder()
     refused(model, state, "made in inference mode and cannot be changed")
@@ -448,7 +448,7 @@ def test_a_file_that_breaks_between_readings_is_told(state, tmp_path, monkeypatc
     with pytest.raises(
         WeightsError, match=r"second time \(gone\); 3 of 80 tensors are new, the others old: load again"
     ):
-        load_state(encoder(), state)
+        load_weights(encoder(), state)
 
 
 def test_lstms_know_their_new_weights():
@@ -456,7 +456,7 @@ def test_lstms_know_their_new_weights():
     sizes = ("encoder.channels=8", "tower.hidden=4", "mixer.channels=8", "mapper.channels=8")
     model, meta = agblocks.build("dream_rnn", *sizes), agblocks.build("dream_rnn", *sizes, device="meta")
     given, _ = backwards(model, "dream")
-    load_state(model, given), load_state(meta, given)
+    load_weights(model, given), load_weights(meta, given)
     inputs = {"dna": torch.rand(2, 4, 30), "reverse": torch.zeros(2)}
     model.eval(), meta.eval()
     assert torch.equal(model(**inputs)["activity"], meta(**inputs)["activity"])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers import backwards
 
 import agblocks
-from agblocks.weights import load_state
+from agblocks.weights import load_weights
 
 AGCT = [0, 2, 1, 3]
 
@@ -139,7 +139,7 @@ def test_published_names_give_the_published_formulas(recipe):
         elif key.endswith(("bias", "running_mean")):
             value = value - 1
         state[key] = value
-    assert load_state(model, state).left == []
+    assert load_weights(model, state).left == []
     given = {key: value.double() for key, value in state.items()}
     generator = torch.Generator().manual_seed(1)
     dna = torch.rand(3, 4, 40, generator=generator, dtype=torch.float64)
@@ -162,7 +162,7 @@ def test_flashzoi_rows():
     queries, keys = len(attention.q.weight), len(attention.k.weight)
     assert queries == 2 * keys
     whole = torch.rand(queries + 2 * keys, attention.q.weight.shape[1])
-    load_state(model, {**state, "transformer.0.0.fn.1.mha.Wqkv.weight": whole})
+    load_weights(model, {**state, "transformer.0.0.fn.1.mha.Wqkv.weight": whole})
     assert torch.equal(attention.q.weight, whole[:queries])
     assert torch.equal(attention.k.weight, whole[queries : queries + keys])
     assert torch.equal(attention.v.weight, whole[queries + keys :])
