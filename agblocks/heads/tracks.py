@@ -89,7 +89,7 @@ class TrackHead(Head):
 
     def model_scale(self, target: Tensor, unit: Tensor) -> Tensor:
         """From the experiment's scale to the model's: the inverse of `experimental` on targets from 0 on."""
-        t = target.clamp(min=0) / (unit[:, :, None] + 1e-8)
+        t = target.clamp(min=0) / torch.where(unit == 0, 1, unit)[:, :, None]  # a mean of 0 is that of padding
         if self.squash:
             t = t**POWER
         return soft_clip(t)
