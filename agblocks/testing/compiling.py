@@ -36,8 +36,11 @@ def _compiled(case: AnyCase, backend: str) -> None:
         plain, plain_gradients = _with_gradients(module, inputs, module)
         made, made_gradients = _with_gradients(quick, inputs, module)
     same(plain, made, "plain and compiled outputs", tolerance=1e-3)
+    # Terms that cancel (a bias on keys) leave the rounding of the largest ones, in another order another rounding.
+    rounding = 1e-6 * max((float(g.abs().max()) for g in plain_gradients.values() if g.numel()), default=0.0)
     for name, gradient in plain_gradients.items():
-        if message := apart(gradient, made_gradients[name], 1e-3):
+        close = torch.allclose(gradient, made_gradients[name], rtol=0, atol=rounding)
+        if not close and (message := apart(gradient, made_gradients[name], 1e-3)):
             raise Broken(f"plain and compiled gradients of {name!r} differ: {message}")
     torch._dynamo.reset()
 
