@@ -9,6 +9,8 @@ from .errors import InputError, Misfit, Problem, RecipeError, RegistrationError
 from .graph import Block, Edge, Head, Nodes, Pyramid, composite, register, reset_parameters
 
 if TYPE_CHECKING:
+    from .adapters.adapted import Adapted, adapt
+    from .graph.adapter_spec import AdapterSpec
     from .graph.build import build
     from .graph.diff import diff
     from .graph.model import GraphModel
@@ -20,6 +22,9 @@ __version__ = "0.1.0"
 
 # What needs the resolver loads on first use, so that `import agblocks` costs little more than torch.
 _LAZY = {
+    "adapt": "adapters.adapted",
+    "Adapted": "adapters.adapted",
+    "AdapterSpec": "graph.adapter_spec",
     "build": "graph.build",
     "diff": "graph.diff",
     "GraphModel": "graph.model",
@@ -29,9 +34,9 @@ _LAZY = {
 }
 
 __all__ = [
-    "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem", "Pyramid", "RecipeError",
-    "RegistrationError", "Resolved", "build", "composite", "diff", "load_weights", "register", "reset_parameters",
-    "resolve",
+    "AdapterSpec", "Adapted", "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem",
+    "Pyramid", "RecipeError", "RegistrationError", "Resolved", "adapt", "build", "composite", "diff", "load_weights",
+    "register", "reset_parameters", "resolve",
 ]  # fmt: skip
 
 

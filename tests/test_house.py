@@ -20,10 +20,11 @@ ALLOWED = {
     "layers": {"_torchvision"},
     **{room: {"errors", "graph", "layers", "_torchvision"} for room in ROOMS},
     "data": {"errors"},
+    "adapters": {"errors", "graph", "layers"},
     "weights": {"errors", "graph", ""},
-    "testing": {"errors", "graph", "_torchvision", ""},
-    "training": {"errors", "graph", "data", "_torchvision", ""},
-    "cli": {"errors", "graph", "data", "training", "testing", "weights", "_torchvision", ""},
+    "testing": {"errors", "graph", "layers", "adapters", "_torchvision", ""},
+    "training": {"errors", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
+    "cli": {"errors", "graph", "data", "training", "testing", "weights", "adapters", "_torchvision", ""},
 }
 LAZY_GRAPH = {"build", "model", "resolve", "resolved", "expand", "place", "wire", "state", "nested", "patch"}
 
@@ -93,9 +94,9 @@ def test_public_names():
 
 
 PUBLIC = [
-    "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem", "Pyramid", "RecipeError",
-    "RegistrationError", "Resolved", "build", "composite", "diff", "load_weights", "register", "reset_parameters",
-    "resolve",
+    "AdapterSpec", "Adapted", "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem",
+    "Pyramid", "RecipeError", "RegistrationError", "Resolved", "adapt", "build", "composite", "diff", "load_weights",
+    "register", "reset_parameters", "resolve",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from .norm import ChannelLayerNorm, Eps, GroupedNorm, LayerNorm, Norm, RMSBatchN
 from .padding import RealTracks, wrong_counts
 from .pair import PairMLP, RowAttention, SequenceToPair
 from .pool import AttentionPool, MaxPool, MeanPool, sum_pool
+from .rest import rest_norms
 from .role import role
 from .rope import Rope, rotate
 from .self_attention import SelfAttention
@@ -22,5 +23,5 @@ __all__ = [
     "LayerNorm", "MaxPool", "MeanPool", "MultiQueryAttention", "Norm", "OrganismEmbedding", "OrganismLinear",
     "PairBias", "PairMLP", "QuickGELU", "RMSBatchNorm", "RealTracks", "Rope", "RowAttention", "SelfAttention",
     "SequenceToPair", "SqueezeExcite", "StandardizedConv1d", "Statistics", "activation", "attend", "channel_norm",
-    "draw_initial", "drop_path", "refresh", "role", "rotate", "same_conv", "sum_pool", "wrong_counts",
+    "draw_initial", "drop_path", "refresh", "rest_norms", "role", "rotate", "same_conv", "sum_pool", "wrong_counts",
 ]  # fmt: skip

@@ -56,9 +56,9 @@ class TowerLayer(Block):
             C, heads=heads, key_dim=key_dim, value_dim=value_dim, cap=cap, max_position=max_position, repeat=repeat,
             statistics=statistics,
         )  # fmt: skip
-        self.attention = role(attention, "block.attn")
-        self.mlp = role(_MLP(C, expand * C, statistics), "block.mlp")
-        self.end = role(HookPoint(), "block.out")
+        self.attention = role(attention, "block.attn", width=C)
+        self.mlp = role(_MLP(C, expand * C, statistics), "block.mlp", width=C)
+        self.end = role(HookPoint(), "block.out", width=C)
 
     def forward(self, x: Tensor, pair: Tensor | None = None) -> Tensor:
         h = x.transpose(1, 2)

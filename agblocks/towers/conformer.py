@@ -47,7 +47,7 @@ class ConformerLayer(Block):
         self.activation = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.norm_attention = role(LayerNorm(C, eps=eps), "norm")
-        self.attention = role(SelfAttention(C, heads=heads), "block.attn")
+        self.attention = role(SelfAttention(C, heads=heads), "block.attn", width=C)
         self.forward2 = _FeedForward(C, expand, dropout, eps)
 
     @classmethod
@@ -72,7 +72,7 @@ class _FeedForward(nn.Module):
 
     def __init__(self, channels: int, expand: int, dropout: float, eps: float):
         super().__init__()
-        role(self, "block.mlp")
+        role(self, "block.mlp", width=channels)
         inner = channels * expand
         self.norm = role(LayerNorm(channels, eps=eps), "norm")
         self.up = role(nn.Linear(channels, inner, bias=False), "mlp.up")

@@ -42,10 +42,10 @@ class GroupedLayer(Block):
         attention = GroupedAttention(
             C, heads=heads, kv_heads=kv_heads, rotary_dim=rotary_dim, base=base, eps=eps, dropout=attention_dropout
         )
-        self.attention = role(attention, "block.attn")
+        self.attention = role(attention, "block.attn", width=C)
         self.dropout = nn.Dropout(dropout)
-        self.mlp = role(FeedForward(C, expand * C, eps=eps, dropout=dropout), "block.mlp")
-        self.end = role(HookPoint(), "block.out")
+        self.mlp = role(FeedForward(C, expand * C, eps=eps, dropout=dropout), "block.mlp", width=C)
+        self.end = role(HookPoint(), "block.out", width=C)
 
     @classmethod
     def check(cls, C: int, *, heads: int, kv_heads: int, rotary_dim: int, **_: Any) -> None:

@@ -45,10 +45,10 @@ class RelativeLayer(Block):
             C, heads=heads, key_dim=key_dim, basis=basis, features=features, train_length=train_length, eps=eps,
             dropout=attention_dropout, position_dropout=position_dropout,
         )  # fmt: skip
-        self.attention = role(attention, "block.attn")
+        self.attention = role(attention, "block.attn", width=C)
         self.dropout = nn.Dropout(dropout)
-        self.mlp = role(FeedForward(C, expand * C, eps=eps, dropout=dropout), "block.mlp")
-        self.end = role(HookPoint(), "block.out")
+        self.mlp = role(FeedForward(C, expand * C, eps=eps, dropout=dropout), "block.mlp", width=C)
+        self.end = role(HookPoint(), "block.out", width=C)
 
     @classmethod
     def check(cls, C: int, *, heads: int, basis: Basis, features: int | None, **_: Any) -> None:

@@ -62,7 +62,7 @@ class Transformer(Block):
         if heads == 1:  # x-transformers would leave the output projection out
             self._settings["attn_project_out"] = True
         self.layers = self._made()
-        self.end = role(HookPoint(), "block.out")
+        self.end = role(HookPoint(), "block.out", width=C)
 
     def _made(self) -> nn.Module:
         from x_transformers.x_transformers import Attention, Encoder, FeedForward
@@ -70,11 +70,11 @@ class Transformer(Block):
         layers = Encoder(**self._settings)
         for module in layers.modules():
             if isinstance(module, Attention):
-                role(module, "block.attn")
+                role(module, "block.attn", width=self._settings["dim"])
                 for name in ("q", "k", "v", "out"):
                     role(getattr(module, f"to_{name}"), f"attn.{name}")
             elif isinstance(module, FeedForward):
-                role(module, "block.mlp")
+                role(module, "block.mlp", width=self._settings["dim"])
                 linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
                 role(linear[0], "mlp.up")
                 role(linear[-1], "mlp.down")

@@ -1,0 +1,18 @@
+"""Adapters by forward hooks: any model adapted without a change to its names, classes and tensors."""
+
+from __future__ import annotations
+
+from ..graph.adapter_kinds import Kind, adapter, kinds
+from ..graph.adapter_spec import AdapterSpec
+from .adapted import Adapted, adapt
+from .adapter import Adapter, Phase
+from .affine import Affine
+from .bank import AdapterBank
+from .composition import Average, BatchSplit, Composition, Fuse, Parallel, Split, Stack
+from .errors import AdapterError
+from .place import Place
+
+__all__ = [
+    "Adapted", "Adapter", "AdapterBank", "AdapterError", "AdapterSpec", "Affine", "Average", "BatchSplit",
+    "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Split", "Stack", "adapt", "adapter", "kinds",
+]  # fmt: skip

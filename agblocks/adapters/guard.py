@@ -1,0 +1,72 @@
+"""Three ways in which hooks are passed over in silence, and what is done about each."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import CompiledModelError, ReentrantCheckpointError, WrappedBaseError
+
+
+def notice_hooks(base: nn.Module, on_compiled: str) -> None:
+    """See to it that compiled code notices hooks that come and go.
+
+    By default torch guards no empty hook dictionaries, and then runs a graph compiled from a bare model also for one
+    with hooks. From the first attaching on this process guards them (some 40 microseconds a call for 100 modules);
+    what was compiled before is compiled anew at its next call.
+    """
+    own = [
+        name or "the model" for name, m in base.named_modules() if getattr(m, "_compiled_call_impl", None) is not None
+    ]
+    if own and on_compiled == "refuse":
+        raise CompiledModelError(
+            f"{own[0]} was compiled before adapters are attached; attach first, then adapted.compile(), or say "
+            "on_compiled='reset' to have everything compiled anew"
+        )
+    import torch._dynamo.config as config
+
+    if config.skip_nnmodule_hook_guards:
+        config.skip_nnmodule_hook_guards = False
+        torch._dynamo.reset()
+    elif own:
+        torch._dynamo.reset()
+
+
+def refuse_reentrant(site: Any) -> None:
+    """Raise where a training pass without gradients is the first half of reentrant checkpointing of a frozen stem.
+
+    Its second half starts from inputs of which none wants a gradient, so adapters inside would never train.
+    """
+    if torch.compiler.is_compiling() or not any(p.requires_grad for p in site.parameters()):
+        return
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    if checkpoint is None:
+        return
+    code = checkpoint.CheckpointFunction.forward.__code__
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is code:
+            given = frame.f_locals.get("args", ())
+            if not any(isinstance(t, torch.Tensor) and t.requires_grad for t in given):
+                raise ReentrantCheckpointError(
+                    f"reentrant checkpointing around {site.path!r}: nothing that goes in wants a gradient, as the "
+                    "layers before it are frozen, so adapters would never train; checkpoint with use_reentrant=False"
+                )
+            return
+        frame = frame.f_back
+
+
+def refuse_bare_wrapping(base: nn.Module, args: Any) -> None:
+    """A pre-hook of the base: raise where DistributedDataParallel wraps it without its adapters."""
+    if torch.compiler.is_compiling() or not torch.distributed.is_available():
+        return
+    parallel = sys.modules.get("torch.nn.parallel.distributed")
+    wrapper = parallel.DistributedDataParallel._get_active_ddp_module() if parallel is not None else None
+    if wrapper is not None and wrapper.module is base:
+        raise WrappedBaseError(
+            "DistributedDataParallel wraps the base alone, so its adapters' gradients would differ between processes; "
+            "wrap what adapt() returned"
+        )

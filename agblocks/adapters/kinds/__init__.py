@@ -1,0 +1,1 @@
+"""The kinds of adapters, one family a file; what stands here is registered by being here."""

@@ -1,0 +1,128 @@
+"""Folding adapters into the base's own weights, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import affine
+from .errors import NotMergeable, QuantizedBaseError, StaleMerge
+from .place import place_of
+
+if TYPE_CHECKING:
+    from .bank import AdapterBank
+    from .site import Site
+
+
+@dataclass
+class Change:
+    """What merging did to one module."""
+
+    site: str
+    largest: float  # of |new - old| in any of its tensors
+    lost: float  # share of weights that should have changed, but did not in their own precision
+
+
+@dataclass
+class Merge:
+    """A merge that can be undone: the tensors it wrote, as they were, on the CPU."""
+
+    changes: list[Change] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)  # sites that stay attached, and why
+    backup: list[tuple[str, Tensor, Tensor, int]] = field(default_factory=list)
+
+    def undo(self, force: bool) -> None:
+        """Copy the backup back."""
+        stale = [name for name, tensor, _, version in self.backup if tensor._version != version]
+        if stale and not force:
+            raise StaleMerge(
+                f"{len(stale)} tensors were changed since they were merged, first {stale[0]!r}; unmerging would lose "
+                "that (unmerge_(force=True) does)"
+            )
+        with torch.no_grad():
+            for _, tensor, old, _ in self.backup:
+                tensor.copy_(old)
+
+
+def merge(bank: AdapterBank, *, partial: bool) -> Merge:
+    """Fold the active adapters into the weights of their modules: in float64, rounded once.
+
+    Raises `NotMergeable`, naming every site and why, and then nothing has changed; with `partial` those stay attached.
+    """
+    plans: list[tuple[Site, nn.Module, list[Any], list[Any], list[Any]]] = []
+    refused: dict[str, str] = {}
+    for path, site in bank._with_paths():
+        module = bank.base.get_submodule(path)
+        folds, pre, post, why = _plan(site, module)
+        if why:
+            refused[path] = why
+        if folds:
+            plans.append((site, module, folds, pre, post))
+    if refused and not partial:
+        listed = "\n".join(f"  {path}: {why}" for path, why in [*refused.items()][:12])
+        raise NotMergeable(
+            f"{len(refused)} sites cannot be merged; merge_(partial=True) leaves those attached\n{listed}"
+        )
+    _refuse_tied(bank, [module for _, module, *_ in plans])
+    done = Merge(left=refused)
+    try:
+        for site, module, folds, _, _ in plans:
+            _fold(done, site, module, folds)
+    except BaseException:
+        done.undo(force=True)
+        raise
+    for site, _, _, pre, post in plans:
+        site._pre, site._post = tuple(pre), tuple(post)
+    return done
+
+
+def _plan(site: Site, module: nn.Module) -> tuple[list[Any], list[Any], list[Any], str]:
+    """What of a site is folded, in order; what stays before and after; and why."""
+    folds, post, why = [], list(site._post), ""
+    while post and not (why := post[0].unfoldable(module) or ""):
+        folds.append(post.pop(0))
+    pre = list(site._pre)
+    if post:  # what stays may read what the module is given
+        return folds, pre, post, f"{_named(post[0])}: {why}"
+    while pre and not (why := pre[-1].unfoldable(module) or ""):
+        folds.append(pre.pop())
+    return folds, pre, post, f"{_named(pre[-1])}: {why}" if pre else ""
+
+
+def _named(step: Any) -> str:
+    kind = getattr(getattr(step, "adapter", step), "kind", None)
+    return kind.name if kind is not None else type(step).__name__.lower()
+
+
+def _fold(done: Merge, site: Site, module: nn.Module, folds: list[Any]) -> None:
+    before = affine.read(module)
+    after = before
+    for step in folds:
+        after = step.fold(after, module)
+    tensors = affine.tensors(module)
+    olds = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+    affine.write(place_of(site.path, module), after)
+    for name, tensor in tensors.items():
+        done.backup.append((f"{site.path}.{name}", tensor, olds[name], tensor._version))
+    written = affine.read(module)
+    moved = (after.weight - before.weight).abs() > 0
+    same = moved & (written.weight == before.weight)
+    lost = float(same.sum() / moved.sum()) if bool(moved.any()) else 0.0
+    done.changes.append(Change(site.path, float((written.weight - before.weight).abs().max()), lost))
+
+
+def _refuse_tied(bank: AdapterBank, modules: list[nn.Module]) -> None:
+    owners: dict[int, list[str]] = {}
+    for path, module in bank.base.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(f"{path}.{name}")
+    for module in modules:
+        for tensor in affine.tensors(module).values():
+            if type(tensor.data) is not Tensor:
+                raise QuantizedBaseError(f"{owners[id(tensor)][0]} is quantised; merge after dequantising it")
+            if len(owners.get(id(tensor), ())) > 1:
+                names = " and ".join(owners[id(tensor)])
+                raise NotMergeable(f"{names} are one tensor: merging into one would change the other")

@@ -1,0 +1,120 @@
+"""Where an adapter sits: a module, and the channels it reads and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from ..layers import ChannelLayerNorm, LayerNorm, RMSBatchNorm
+from .errors import UnsupportedModule
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module of a model as an adapter sees it.
+
+    path: its dotted name. inputs, outputs: channels of what it reads and gives, None where that is not known.
+    axis: where the channels stand in what it gives (and reads).
+    """
+
+    path: str
+    module: nn.Module
+    inputs: int | None = None
+    outputs: int | None = None
+    axis: int = -1
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The module's weight, if it has one."""
+        weight = getattr(self.module, "weight", None)
+        return weight if isinstance(weight, Tensor) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's tensors are; the CPU if it has none."""
+        tensor = next((t for t in self.module.parameters()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What an adapter's parameters should be: float32, or float64 where the module is."""
+        tensor = next((t for t in self.module.parameters() if t.is_floating_point()), None)
+        return torch.float32 if tensor is None else torch.promote_types(tensor.dtype, torch.float32)
+
+    @property
+    def kind(self) -> str:
+        """The module's class."""
+        return type(self.module).__name__
+
+    def refuse(self, kind: str, why: str) -> UnsupportedModule:
+        """The error for a kind of adapter that cannot sit here."""
+        return UnsupportedModule(f"{kind!r} cannot sit on {self.path!r}, a {self.kind}: {why}")
+
+    def width(self, kind: str) -> int:
+        """The channels of what the module gives; refused, with what would help, where nothing says it."""
+        if self.outputs is None:
+            raise self.refuse(
+                kind, "nothing says how many channels it gives; attach with a probe batch, which shows it"
+            )
+        return self.outputs
+
+
+def place_of(path: str, module: nn.Module) -> Place:
+    """What a module itself says of its channels: its type, or the `width` and `channel_axis` that a role gave it."""
+    place = Place(path, module)
+    if isinstance(module, nn.Linear):
+        return replace(place, inputs=module.in_features, outputs=module.out_features)
+    if isinstance(module, nn.Embedding):
+        return replace(place, outputs=module.embedding_dim)
+    if isinstance(module, _ConvNd) or hasattr(module, "conv_geometry"):
+        return replace(place, inputs=module.in_channels, outputs=module.out_channels, axis=1)  # type: ignore[arg-type]
+    width = norm_width(module)
+    if width is not None:
+        return replace(place, inputs=width, outputs=width, axis=norm_axis(module))
+    said = getattr(module, "width", None)
+    if isinstance(said, int) and "role" in module.__dict__:
+        return replace(place, inputs=said, outputs=said, axis=getattr(module, "channel_axis", -1))
+    return place
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: by its class, never by its name."""
+    return isinstance(module, (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, LayerNorm, RMSBatchNorm))
+
+
+def norm_width(module: nn.Module) -> int | None:
+    """The channels of a norm, or None."""
+    if not is_norm(module):
+        return None
+    for name in ("channels", "num_features", "num_channels"):
+        if isinstance(getattr(module, name, None), int):
+            return int(getattr(module, name))
+    shape: tuple[int, ...] = getattr(module, "normalized_shape", ())
+    return int(shape[0]) if len(shape) == 1 else None
+
+
+def norm_axis(module: nn.Module) -> int:
+    """Where a norm has its channels."""
+    if isinstance(module, RMSBatchNorm):
+        return module.dim
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return -1
+    if isinstance(module, LayerNorm) and not isinstance(module, ChannelLayerNorm):
+        return -1
+    return 1
+
+
+def transposed(module: nn.Module) -> bool:
+    """Whether a module is a transposed convolution."""
+    return isinstance(module, _ConvTransposeNd)
+
+
+def along(vector: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A vector of channels as it multiplies or adds to a tensor that has them at `axis`, in that tensor's type."""
+    after = like.dim() - 1 - axis % like.dim()
+    vector = vector if vector.dtype == like.dtype else vector.to(like.dtype)
+    return vector.view(-1, *(1,) * after) if after else vector
