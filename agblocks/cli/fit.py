@@ -24,6 +24,12 @@ def fit(
     targets: Targets = "",
     construct: Construct = "none",
     input: Inputs = None,
+    weights: Annotated[
+        str, typer.Option(help="start from these: a file, a run, a hub repository owner/name; what they lack is drawn")
+    ] = "",
+    weights_into: Annotated[
+        list[str] | None, typer.Option(help="load these nodes of --weights only: encoder, 'tower.layer*'")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a run that was interrupted")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in the folder")] = False,
 ) -> None:
@@ -47,8 +53,9 @@ def fit(
         stored = replace(source, data=tuple(str(Path(file).resolve()) for file in source.data))
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
-        overwrite=overwrite, progress=True,
+        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None,
+        source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume, overwrite=overwrite, progress=True,
+        told=print,
     )  # fmt: skip
     print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
 from .errors import RunError
 from .evaluate import evaluate, report
+from .groups import plan
+from .initial import Initial
 from .run import FILE, Run, load_run, save_run
 from .settings import Settings
 from .sources import stripping
@@ -38,17 +40,24 @@ def fit(
     construct: Construct | None = None,
     heads: Mapping[str, Sequence[str]] | None = None,
     inputs: Mapping[str, int] | None = None,
+    weights: str | Path | Mapping[str, Any] | None = None,
+    weights_into: str | Sequence[str] | None = None,
     source: Mapping[str, Any] | None = None,
     id_suffix: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    told: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a recipe's model on the training rows, keep the best epoch by the validation rows, score the test rows.
 
     recipe, overrides: as `agblocks.build` takes them. table, splits: rows of the three parts; they must not leak
         (`data.check_leaks`, with `id_suffix`). construct: from a row to the model's input.
-    heads, inputs: as `wire` takes them. source: where the rows came from, to store with the run.
+    heads, inputs: as `wire` takes them.
+    weights, weights_into: where training starts, as `agblocks.load_weights` takes its source and `into`. What they
+        lack, a new head say, starts as it is drawn. What was loaded is stored with the run, in `data["weights"]`.
+    source: where the rows came from, to store with the run.
+    told: called before training with what was loaded, and with a table of what trains if that is not simply all.
     out: the run folder: model.safetensors (see `load_run`), metrics.json, predictions.tsv of the test rows,
         scatter.png, curves.png, members/ (a CSV of all epochs each), logs/ for TensorBoard, rows.tsv (each row's part).
     resume: go on after an interruption; the same settings, recipe and data give the same weights, bit for bit, as a run
@@ -71,24 +80,38 @@ def fit(
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
+    initial = Initial(resolved, weights, weights_into)
+    first = initial.model(settings.seed)
+    what = plan(first, settings)
     start = {
         "recipe": resolved.digest,
         "settings": settings.to_dict(),
         "construct": construct.to_dict(),
         "wiring": wiring.to_dict(),
         "rows": _rows_sum(table, splits),
+        "weights": initial.sha256,
     }
     if _begin(folder, start, resume, overwrite):
         return load_run(folder)
+    if told is not None:
+        for said in (initial.report, None if what.is_plain else what):
+            if said is not None:
+                told(str(said))
     _write_rows(folder / "rows.tsv", table, splits, construct)
 
     kept = []
     for i in range(settings.ensemble):
         own = replace(settings, seed=settings.seed + i)
-        kept.append(_member(resolved, table, splits, construct, wiring, own, folder, i, progress))
+        model = first if i == 0 else initial.model(own.seed)
+        kept.append((model, _member(model, table, splits, construct, wiring, own, _checkpoint(folder, i), progress)))
     models = tuple(model for model, _ in kept)
     metrics: dict[str, Any] = {"members": [history for _, history in kept]}
-    data = {"source": dict(source or {}), "rows": {part: len(rows) for part, rows in splits.parts().items()}}
+    data = {
+        "source": dict(source or {}),
+        "rows": {part: len(rows) for part, rows in splits.parts().items()},
+        "parameters": {"all": what.parameters, "trained": what.trained},
+        **({"weights": initial.record} if initial.record else {}),
+    }
     run = Run(models, construct, wiring, settings, metrics, data)
     for part in ("valid", "test"):
         rows = splits.parts()[part]
@@ -154,27 +177,27 @@ def _differences(found: Any, wanted: Any, path: str = "") -> Iterable[str]:
 
 
 def _member(
-    resolved: Resolved,
+    model: GraphModel,
     table: Table,
     splits: Splits,
     construct: Construct,
     wiring: Wiring,
     settings: Settings,
-    folder: Path,
-    index: int,
+    checkpoint: Path,
     progress: bool,
-) -> tuple[GraphModel, dict[str, Any]]:
-    """Train one member, or take it from its checkpoint if it is done. The model is on the CPU, best weights in it."""
-    from ..graph.build import build
+) -> dict[str, Any]:
+    """Train one member, or take it from its checkpoint if it is done: the model is on the CPU, best weights in it."""
     from .train import train
 
-    model = build(resolved, seed=settings.seed)
-    checkpoint = _checkpoint(folder, index)
-    keeper = train(model, table, splits, construct, wiring, settings, checkpoint, folder / "logs", progress)
-    model.cpu().load_state_dict(keeper.best, strict=True)
+    keeper = train(
+        model, table, splits, construct, wiring, settings, checkpoint, checkpoint.parents[1] / "logs", progress
+    )
+    model.cpu()
+    model.load_state_dict({**model.state_dict(), **keeper.best}, strict=True)
     row = keeper.history[keeper.best_epoch - 1]
     kept = {name: value if np.isfinite(value) else None for name, value in row.items()}
-    return model.eval(), {"seed": settings.seed, "epochs": len(keeper.history), "kept": kept}
+    model.eval()
+    return {"seed": settings.seed, "epochs": len(keeper.history), "kept": kept}
 
 
 def _checkpoint(folder: Path, member: int) -> Path:

@@ -30,8 +30,8 @@ class Keeper(Checkpoint):
     Lightning's own checkpoint and early stopping are two callbacks and two files; a kill between them leaves a state
     that an uninterrupted run never has. Here everything is one file, and stopping is a function of the history in it.
 
-    file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU; best_epoch from 1,
-    0 before the first.
+    file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU, of what trains;
+    best_epoch from 1, 0 before the first.
     """
 
     def __init__(self, file: Path, settings: Settings):
@@ -52,7 +52,7 @@ class Keeper(Checkpoint):
         row: dict[str, float] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": _rate(trainer.optimizers[0].param_groups[0]),
             "train_loss": module.train_loss,
             **{f"valid_{name}": value for name, value in module.valid.items()},
         }
@@ -61,7 +61,7 @@ class Keeper(Checkpoint):
             logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.global_step)
         if self._better():
             self.best_epoch = len(self.history)
-            self.best = {k: v.detach().to("cpu", copy=True) for k, v in module.best.state_dict().items()}
+            self.best = module.kept
         if self.done:
             trainer.should_stop = True
         trainer.save_checkpoint(self.file)
@@ -99,6 +99,11 @@ class Keeper(Checkpoint):
         except Exception as error:  # whatever unpickling a damaged file raises
             raise RunError(f"{self.file}: damaged ({type(error).__name__}); --overwrite starts anew") from None
         return True
+
+
+def _rate(group: dict[str, Any]) -> float:
+    """The learning rate that layer decay and the like have not scaled yet."""
+    return float(group["lr"] / group.get("lr_scale", 1.0))
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

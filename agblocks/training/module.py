@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .._torchvision import mend
 from ..data.draw import keys
-from ..graph.model import GraphModel
+from .average import Average
 from .errors import RunError
+from .frozen import Frozen
+from .groups import groups_of
 from .metrics import score
 from .settings import Settings
 from .wiring import Wiring
@@ -29,18 +30,25 @@ class Fitting(LightningModule):
     """Trains one model on scaled targets (`data.Batches`); scores are in the measurements' own units.
 
     Everything random is a function of (seed, step), so a run resumes exactly.
-    model: the weights being trained; `best` says which are evaluated (the moving average where there is one).
+    model: the weights being trained, of a recipe or around one (adapters). It is called as a recipe's model is,
+        `model(**inputs, outputs=names)`, and has `loss`, `loss_outputs` and `no_weight_decay`.
+    frozen: what of it trains by the settings; `frozen.restore()` gives the flags back that `requires_grad` had.
+    `best` says which weights are evaluated (the moving average where there is one).
     After each validation `valid` holds loss, pearson, spearman, mse (means over targets); after each epoch
     `train_loss` the mean over its rows.
     """
 
-    def __init__(self, model: GraphModel, wiring: Wiring, settings: Settings, steps: int, seed: int):
+    def __init__(self, model: nn.Module, wiring: Wiring, settings: Settings, steps: int, seed: int):
         super().__init__()
-        self.model, self.wiring, self.settings, self.steps, self.seed = model, wiring, settings, steps, seed
-        self.average: AveragedModel | None = None
-        if settings.ema:
-            average = AveragedModel(model, multi_avg_fn=_warmed(settings.ema), use_buffers=True)
-            self.average = average.requires_grad_(False)
+        self.model: Any = model
+        self.wiring, self.settings, self.steps, self.seed = wiring, settings, steps, seed
+        self.frozen = Frozen(model, settings.tuning)
+        fixed = self.frozen.fixed()
+        self.average = Average(model, settings.ema, fixed) if settings.ema else None
+        still = {id(tensor) for tensor in fixed}
+        self._fixed = {name for name, held in model.state_dict(keep_vars=True).items() if id(held) in still}
+        self.strict_loading = not self._fixed
+        self._stepped = False
         scales = {t.name: (t.mean, t.deviation) for t in wiring.targets}
         self._order = [name for names in wiring.heads.values() for name in names]
         self._means, self._deviations = np.array([scales[name] for name in self._order]).T
@@ -50,15 +58,44 @@ class Fitting(LightningModule):
         self._seen: list[list[tuple[Tensor, Tensor]]] = []
 
     @property
-    def best(self) -> GraphModel:
+    def best(self) -> Any:
         """The model to evaluate and to keep."""
-        found = self.model if self.average is None else self.average.module
-        assert isinstance(found, GraphModel)
-        return found
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """Of the best model's state, copied to the CPU, what training changes; the rest is as it was at the start."""
+        state = self.best.state_dict()
+        return {k: v.detach().to("cpu", copy=True) for k, v in state.items() if k not in self._fixed}
+
+    # What trains
+
+    def train(self, mode: bool = True) -> Fitting:
+        """As of any module; but norms of frozen parts stay in evaluation."""
+        super().train(mode)
+        self.frozen.settle()
+        return self
+
+    def on_fit_start(self) -> None:
+        self.train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What never changes is not saved: it is there before the checkpoint is read."""
+        state = checkpoint["state_dict"]
+        for name in self._fixed:
+            for whole in (f"model.{name}", f"average.module.{name}"):
+                state.pop(whole, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Errors: `RunError` for other tensors than `on_save_checkpoint` leaves."""
+        fixed = {whole for name in self._fixed for whole in (f"model.{name}", f"average.module.{name}")}
+        if odd := sorted(set(checkpoint["state_dict"]) ^ (set(self.state_dict()) - fixed)):
+            raise RunError(f"the checkpoint is of another training: {odd[0]!r} is missing or unknown")
 
     # Training
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._stepped = False
         torch.manual_seed(int(keys(self.seed, self.global_step, [self.global_rank], _DROPOUT)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
@@ -67,10 +104,16 @@ class Fitting(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self.average is not None and self._stepped:
+            self.average.update(self.model)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """One step of the schedule for one of the optimiser: none where the scaler of 16-mixed skipped that."""
+        if self._stepped:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_start(self) -> None:
+        self.frozen.advance(self.current_epoch)
         self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
@@ -104,43 +147,43 @@ class Fitting(LightningModule):
         means = {m: _average([getattr(s, m) for s in scores]) for m in ("pearson", "spearman", "mse")}
         self.valid = {"loss": _mean(self._held), **means}
 
-    def _loss(self, model: GraphModel, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, model: Any, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         made = model(**self.wiring.inputs(batch["inputs"]), outputs=outputs)
         return model.loss(made, batch["targets"]), made
 
     # Optimiser
 
     def configure_optimizers(self) -> Any:
-        settings = self.settings
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), lr=settings.lr)
+        """AdamW over everything that trains at any time. What is still frozen has no gradient, and so stays."""
+        with self.frozen.ever():
+            groups = groups_of(self.model, self.settings)
+        for group in groups:
+            group["lr"] = self.settings.lr * group["lr_scale"]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
+        optimizer.register_step_post_hook(self._note_step)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule(optimizer, settings, self.steps), "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule(optimizer, self.settings, self.steps), "interval": "step"},
         }
 
-
-def parameter_groups(model: GraphModel, weight_decay: float) -> list[dict[str, Any]]:
-    """What decays and what does not: norms, biases and other vectors (a scale of (C, 1, 1) too) are left alone."""
-    spared = model.no_weight_decay()
-    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            vector = parameter.ndim <= 1 or (parameter.ndim > 2 and parameter.numel() == parameter.shape[0])
-            groups[vector or name in spared].append(parameter)
-    decays = ({"params": groups[0], "weight_decay": weight_decay}, {"params": groups[1], "weight_decay": 0.0})
-    return [group for group in decays if group["params"]]
+    def _note_step(self, *_: Any) -> None:
+        self._stepped = True
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate by step: constant, cosine with warm-up, or one cycle; see `Settings`."""
+    """The learning rate by step: constant, cosine with warm-up, or one cycle; see `Settings`.
+
+    Every group's is that of the settings times its `lr_scale` (1 without one), at every step.
+    """
     from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
     warm = min(round(settings.warmup * steps), steps - 1)
     if settings.schedule == "onecycle":
         # OneCycleLR starts at lr / div_factor and ends at that / final_div_factor.
         final = 1 / (25 * max(settings.final_lr, 1e-6))
+        highest = [settings.lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         return OneCycleLR(
-            optimizer, settings.lr, total_steps=steps + 1, pct_start=max(settings.warmup, 1 / steps), div_factor=25,
+            optimizer, highest, total_steps=steps + 1, pct_start=max(settings.warmup, 1 / steps), div_factor=25,
             final_div_factor=final,
         )  # fmt: skip
 
@@ -153,16 +196,6 @@ def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -
         return settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
     return LambdaLR(optimizer, factor)
-
-
-def _warmed(decay: float) -> Any:
-    """A moving average whose decay rises to `decay`: early weights, near the random start, are soon forgotten."""
-
-    def average(averaged: list[Tensor], current: list[Tensor], updates: Any) -> None:
-        n = int(updates)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, updates)
-
-    return average
 
 
 def _mean(parts: list[tuple[Tensor, int]]) -> float:

@@ -101,7 +101,7 @@ def save_run(path: str | Path, run: Run) -> Path:
         "members": len(run.models),
         "agblocks": __version__,
     }
-    content |= {"version": VERSION, "weights_sha256": _weights_sum(tensors)}
+    content |= {"version": VERSION, "weights_sha256": weights_sum(tensors)}
     content["metadata_sha256"] = _metadata_sum(content)
     file = _file(path)
     # One entry: safetensors writes several in any order, and the same run should give the same file.
@@ -188,7 +188,7 @@ def _content(file: Path, text: str, tensors: dict[str, Tensor]) -> dict[str, Any
         raise RunError(f"{file}: damaged metadata: {', '.join(odd)} missing or unknown")
     if content["metadata_sha256"] != _metadata_sum(content):
         raise RunError(f"{file}: the metadata are not what was written (their sha256 differs): damaged or changed")
-    if content["weights_sha256"] != _weights_sum(tensors):
+    if content["weights_sha256"] != weights_sum(tensors):
         raise RunError(f"{file}: the weights are not what was written (their sha256 differs): damaged or changed")
     return content
 
@@ -234,10 +234,11 @@ def _kind(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
-def _weights_sum(tensors: Mapping[str, Tensor]) -> str:
+def weights_sum(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of tensors: their names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name].contiguous()
+        value = tensors[name].detach().contiguous()
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         if value.numel():
             octets: Any = value.reshape(-1).view(torch.uint8).numpy()

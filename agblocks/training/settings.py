@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from ..data import Augment, DataError
 from ..errors import near
 from .errors import RunError
+from .tune import Tune
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]
@@ -24,21 +25,26 @@ class Settings:
     """How a model is trained. The recipe says what the model is (dropout too); this says everything else.
 
     epochs, batch_size, lr, weight_decay: of AdamW; norms and biases don't decay.
+    tune: what trains: full | head | last:2 | from:encoder.stage4 | patterns of names, joined by + (see `Tune`).
+    unfreeze: what joins later, like "3=encoder.stage6+encoder.stage7,6=full": after 3 epochs, and after 6.
+    layer_decay: learning rate of each layer below the heads, as a fraction of that of the layer above; 1 for none.
+    head_lr: learning rate of the heads, as a multiple of `lr`. min_scale: least fraction that layer_decay comes to.
     schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
         onecycle (up over `warmup`, then down to `final_lr` * lr; AdamW's first beta moves against it, .95 to .85).
-    clip: largest norm of the gradient, 0 for none.
+    clip: largest norm of the gradient of what trains, 0 for none.
     patience: epochs without a better validation score before training stops, 0 to go through all epochs.
     keep: the weights of the "best" epoch on the validation rows, or of the "last" one: the choice for schedules that
         end low, where an epoch in the middle scores well by luck of a few hundred rows.
     monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.
-    ema: decay of an exponential moving average of the weights, warmed up; 0 for none. Where there is one, it is
-        what is evaluated and kept.
+    ema: decay of an exponential moving average of the weights that train, warmed up; 0 for none. Where there is one,
+        it is what is evaluated and kept.
     standardise: train on targets scaled to mean 0 and deviation 1 of the training rows; predictions are scaled back.
     reverse_complement, shift, shift_probability, shift_mode, shift_scope: augmentation (`data.Augment`).
     ambiguous: code of IUPAC letters other than N (`data.one_hot`).
     strands: "both" averages the predictions for both strands, in evaluation and prediction.
     ensemble: models of consecutive seeds, whose predictions are averaged.
-    precision, device: as Lightning knows them; one device.
+    precision, device: as Lightning knows them; one device. 16-mixed scales the loss; a step whose gradients are not
+        finite is skipped, and the schedule and the moving average with it.
     seed: of the initial weights, the order of batches, augmentation and dropout.
 
     Errors: `RunError` with everything that is wrong.
@@ -48,6 +54,11 @@ class Settings:
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
+    tune: str = "full"
+    unfreeze: str = ""
+    layer_decay: float = 1.0
+    head_lr: float = 1.0
+    min_scale: float = 0.0
     schedule: Schedule = "cosine"
     warmup: float = 0.1
     final_lr: float = 0.01
@@ -82,11 +93,14 @@ class Settings:
         for name, options in _CHOICES.items():
             if getattr(self, name) not in options:
                 wrong.append(f"{name} is {getattr(self, name)!r}; {near(str(getattr(self, name)), options)}")
+        wrong += [
+            f"{name} is {getattr(self, name)!r}, wanted a text" for name in ("tune", "unfreeze")
+            if not isinstance(getattr(self, name), str)
+        ]  # fmt: skip
         if type(self.standardise) is not bool:
             wrong.append(f"standardise is {self.standardise!r}, wanted True or False")
         if not wrong:
-            if self.lr == 0:
-                wrong.append("lr is 0, wanted a number above 0")
+            wrong += [f"{name} is 0, wanted a number above 0" for name in _ABOVE_0 if getattr(self, name) == 0]
             if self.keep == "last" and self.patience:
                 wrong.append(f"keep is last and patience {self.patience}, which stops at the best; wanted patience 0")
             if self.ema == 1:
@@ -95,8 +109,18 @@ class Settings:
                 _ = self.augment
             except DataError as error:
                 wrong.append(str(error))
+            try:
+                if late := [epochs for epochs, _ in self.tuning.later if epochs >= self.epochs]:
+                    wrong.append(f"unfreeze: after {late[0]} epochs, but there are {self.epochs}")
+            except RunError as error:
+                wrong.append(str(error))
         if wrong:
             raise RunError("settings: " + "; ".join(wrong))
+
+    @property
+    def tuning(self) -> Tune:
+        """What trains, and when."""
+        return Tune.parse(self.tune, self.unfreeze)
 
     @property
     def augment(self) -> Augment:
@@ -114,8 +138,9 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
-        """The settings that `to_dict` wrote. Strict: all keys and no others."""
+        """The settings that `to_dict` wrote. Strict: all keys and no others; but what came later may be missing."""
         names = [f.name for f in fields(cls)]
+        values = {**{f.name: f.default for f in fields(cls) if f.name in _CAME_LATER}, **values}
         for name in values:
             if name not in names:
                 raise RunError(f"settings: there is no {name!r}; {near(str(name), names)}")
@@ -125,11 +150,16 @@ class Settings:
 
 
 _LARGE = 10**9
+_ABOVE_0 = ("lr", "layer_decay", "head_lr")
+_CAME_LATER = ("tune", "unfreeze", "layer_decay", "head_lr", "min_scale")
 _LIMITS: dict[str, tuple[type, float, float, str]] = {
     "epochs": (int, 1, _LARGE, "a whole number from 1"),
     "batch_size": (int, 2, _LARGE, "a whole number from 2"),
     "lr": (float, 0, 1e3, "a number above 0"),
     "weight_decay": (float, 0, 1e3, "a number from 0"),
+    "layer_decay": (float, 0, 1, "a fraction above 0, up to 1 (none)"),
+    "head_lr": (float, 0, 1e6, "a multiple of lr above 0"),
+    "min_scale": (float, 0, 1, "a fraction of lr from 0 to 1"),
     "warmup": (float, 0, 0.9, "a fraction of all steps from 0 to 0.9"),
     "final_lr": (float, 0, 1, "a fraction of lr from 0 to 1"),
     "clip": (float, 0, _LARGE, "a number from 0 (none)"),

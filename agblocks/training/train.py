@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from .._torchvision import mend
 from ..data import Construct, Splits, Table
-from ..graph.model import GraphModel
 from .data import Batches
 from .keeper import Keeper
 from .module import Fitting
@@ -24,11 +24,12 @@ from .wiring import Wiring
 mend()
 from lightning.pytorch import Callback, Trainer  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
+from lightning.pytorch.plugins import MixedPrecision  # noqa: E402
 from lightning.pytorch.plugins.environments import LightningEnvironment  # noqa: E402
 
 
 def train(
-    model: GraphModel,
+    model: nn.Module,
     table: Table,
     splits: Splits,
     construct: Construct,
@@ -40,7 +41,8 @@ def train(
 ) -> Keeper:
     """Train until the settings say it is enough; the keeper that comes back holds the best weights and the history.
 
-    The model is trained in place. A checkpoint that is there is taken up; one that is done trains no step more.
+    model: a recipe's, or one around it (see `Fitting`). It is trained in place, and what of it wants a gradient is in
+    the end as it was. A checkpoint that is there is taken up; one that is done trains no step more.
     """
     keeper = Keeper(checkpoint, settings)
     there = keeper.restore()
@@ -51,12 +53,12 @@ def train(
     callbacks: list[Callback] = [keeper]
     if progress:
         callbacks.append(Progress(keeper, f"seed {settings.seed}"))
-    with _quiet(), _determined():
+    with _quiet(), _determined(), _restored(module):
         trainer = Trainer(
             max_epochs=settings.epochs,
             accelerator=settings.device,
             devices=1,
-            precision=settings.precision,
+            **_precision(settings),
             deterministic="warn",
             gradient_clip_val=settings.clip or None,
             logger=TensorBoardLogger(logs, name=None, version=checkpoint.stem),
@@ -65,12 +67,28 @@ def train(
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            plugins=[LightningEnvironment()],  # also inside a cluster's job: one process, one device
         )
         trainer.fit(module, batches, ckpt_path=checkpoint if there else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     return keeper
+
+
+def _precision(settings: Settings) -> dict[str, Any]:
+    """Trainer's arguments. Asked for 16-mixed on a CPU by name, Lightning takes bf16 in silence; its plugin does it."""
+    plugins: list[Any] = [LightningEnvironment()]  # also inside a cluster's job: one process, one device
+    cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.accelerator.is_available())
+    if settings.precision == "16-mixed" and cpu:
+        return {"plugins": [*plugins, MixedPrecision("16-mixed", "cpu")]}
+    return {"plugins": plugins, "precision": settings.precision}
+
+
+@contextmanager
+def _restored(module: Fitting) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        module.frozen.restore()
 
 
 @contextmanager

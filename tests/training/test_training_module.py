@@ -17,8 +17,10 @@ def module_under_test():
 
 
 def test_norms_and_biases_do_not_decay():
+    from agblocks.training.groups import parameter_groups
+
     model = build(SMALL, seed=0)
-    decays, spared = module_under_test().parameter_groups(model, 0.1)
+    decays, spared = parameter_groups(model, 0.1)
     assert decays["weight_decay"] == 0.1
     assert spared["weight_decay"] == 0
     names = {id(p): n for n, p in model.named_parameters()}
@@ -53,8 +55,10 @@ def test_schedules_stay_within_bounds_and_end_low(kind, steps):
 
 
 def test_the_moving_average_is_the_naive_one():
+    from agblocks.training.average import _warmed
+
     decay = 0.9
-    average = module_under_test()._warmed(decay)
+    average = _warmed(decay)
     held = torch.tensor([0.0, 1.0])
     naive = held.clone()
     for n in range(1, 30):

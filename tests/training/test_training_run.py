@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from agblocks.training import RunError, load_run, predict, save_run
-from agblocks.training.run import FILE, FORMAT, _metadata_sum, _weights_sum
+from agblocks.training.run import FILE, FORMAT, _metadata_sum, weights_sum
 
 
 def read(path):
@@ -26,7 +26,7 @@ def forge(path, out, content=None, tensors=None, seal=True):
     held |= content or {}
     weights = {k: v for k, v in {**weights, **(tensors or {})}.items() if v is not None}
     if seal:
-        held["weights_sha256"] = _weights_sum(weights)
+        held["weights_sha256"] = weights_sum(weights)
         held["metadata_sha256"] = _metadata_sum(held)
     save_file(weights, out, metadata={FORMAT: json.dumps(held)})
 

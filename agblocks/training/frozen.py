@@ -1,0 +1,124 @@
+"""A model with parts of it frozen, by a policy; and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from .choose import chosen, graph_of
+from .errors import RunError
+from .tune import Tune
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "mean_square")
+
+
+class Frozen:
+    """The token of one freezing: what it changed, when the rest joins, how to undo it. Made by `freeze`."""
+
+    def __init__(self, model: nn.Module, tune: Tune):
+        self.model, self.tune = model, tune
+        self._flags = [(p, p.requires_grad) for p in model.parameters()]
+        self._after: dict[int, int] = {id(p): 0 for p, flag in self._flags if flag}  # epochs until it trains
+        if not tune.is_full:
+            graph = graph_of(model)
+            for parameter in graph.parameters():
+                self._after.pop(id(parameter), None)
+            for epochs, terms in ((0, tune.what), *tune.later):
+                new = [p for p in chosen(graph, terms) if id(p) not in self._after]
+                if epochs and not new:
+                    raise RunError(f"unfreeze {epochs}={'+'.join(terms)}: all of it trains before that")
+                self._after.update({id(p): epochs for p in new})
+        if not self._after:
+            raise RunError(f"tune {tune.tune}: nothing trains: every parameter is frozen")
+        self._norms = _norms(model)
+        self._resting: set[int] = set()
+        self.advance(0)
+
+    def after(self, parameter: nn.Parameter) -> int | None:
+        """After how many epochs a parameter trains; 0 from the start, None never."""
+        return self._after.get(id(parameter))
+
+    def advance(self, epochs: int) -> None:
+        """Let train what does once so many epochs are over. To be called before each epoch; the order is free."""
+        for parameter, _ in self._flags:
+            after = self.after(parameter)
+            parameter.requires_grad_(after is not None and after <= epochs)
+        self.settle()
+
+    def settle(self) -> None:
+        """Put norms whose parameters are frozen in evaluation, so that their statistics stay. After every `train()`.
+
+        A norm without parameters goes by those of the part that it lies in.
+        """
+        if not self.model.training:
+            return
+        for norm, watched in self._norms:
+            if not any(p.requires_grad for p in watched):
+                if norm.training:
+                    norm.training = False
+                    self._resting.add(id(norm))
+            elif id(norm) in self._resting:
+                norm.training = True
+                self._resting.discard(id(norm))
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """`model.train(mode)`, with norms of frozen parts in evaluation."""
+        self.model.train(mode)
+        self.settle()
+        return self.model
+
+    @contextmanager
+    def ever(self) -> Iterator[None]:
+        """Within, everything that trains at any time wants a gradient: to lay out an optimiser."""
+        now = [p.requires_grad for p, _ in self._flags]
+        try:
+            for parameter, _ in self._flags:
+                parameter.requires_grad_(self.after(parameter) is not None)
+            yield
+        finally:
+            for (parameter, _), flag in zip(self._flags, now, strict=True):
+                parameter.requires_grad_(flag)
+
+    def fixed(self) -> list[Tensor]:
+        """Tensors that training never changes: parameters that never train, statistics of norms that never do."""
+        still: list[Tensor] = [p for p, _ in self._flags if self.after(p) is None]
+        for norm, watched in self._norms:
+            if all(self.after(p) is None for p in watched):
+                still += [b for name, b in norm.named_buffers(recurse=False) if name in _STATISTICS]
+        return still
+
+    def restore(self) -> None:
+        """Set every `requires_grad` as it was, and norms that were put in evaluation to the model's mode."""
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
+        for norm, _ in self._norms:
+            if id(norm) in self._resting:
+                norm.training = self.model.training
+        self._resting.clear()
+
+
+def freeze(model: nn.Module, tune: Tune | str) -> Frozen:
+    """Freeze what a policy says, `freeze(model, "last:2")`, all or nothing; the token restores every flag exactly.
+
+    model: a recipe's, or one that wraps it (whose own parameters, those of adapters, are left as they are).
+    Errors: `RunError` for names that fit nothing, with near ones; for a policy under which nothing trains.
+    Use when: training by a loop of one's own; call `advance(epoch)` before each epoch, `settle()` after each `train()`.
+        `fit` does all of this.
+    """
+    return Frozen(model, Tune.parse(tune) if isinstance(tune, str) else tune)
+
+
+def _norms(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
+    """Every module with running statistics, with the parameters it goes by."""
+    modules = dict(model.named_modules())
+    found = []
+    for name, module in modules.items():
+        if any(b is not None and key in _STATISTICS for key, b in module._buffers.items()):
+            watched = list(module.parameters())
+            while not watched and name:
+                name = name.rpartition(".")[0]
+                watched = list(modules[name].parameters())
+            found.append((module, watched))
+    return found

@@ -1,0 +1,174 @@
+"""Parameter groups of an optimiser: what decays, and each part's learning rate as a fraction of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .._torchvision import mend
+from ..graph.model import GraphModel
+from .choose import graph_of
+from .errors import RunError
+from .frozen import Frozen
+from .settings import Settings
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    layer_decay: float = 1.0,
+    head_lr: float = 1.0,
+    min_scale: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Groups of everything that wants a gradient, each parameter once, in an order that depends on the model alone.
+
+    Norms, biases and other vectors (a scale of (C, 1, 1) too) don't decay; nor does what `model.no_weight_decay()`
+    names. `lr_scale` of a group is what its learning rate is multiplied with, at every step of a schedule:
+    * the deepest layer before the heads has 1, each layer below `layer_decay` times the one above, by the recipe's
+      depth (`group_matcher`; nodes side by side share a layer), and never less than `min_scale`;
+    * heads have `head_lr`; what is not of the recipe's model (adapters) has 1;
+    * a model's own `lr_scales()`, parameter's name -> factor, is multiplied with that.
+    Source: timm's layer decay, and Bao et al. 2021 (BEiT).
+    """
+    named = {id(p): name for name, p in model.named_parameters()}
+    spared = {id(p) for p in _spared(model, named)}
+    scales = _scales(model, layer_decay, head_lr, min_scale)
+    own: Callable[[], Mapping[str, float]] | None = getattr(model, "lr_scales", None)
+    factors = dict(own()) if own is not None else {}
+    groups: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            scale = scales.get(id(parameter), 1.0) * factors.pop(name, 1.0)
+            groups.setdefault(scale, ([], []))[id(parameter) in spared].append(parameter)
+    if odd := set(factors) - set(named.values()):
+        raise RunError(f"lr_scales() of the model names {sorted(odd)[0]!r}, which it does not have")
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for scale, pair in groups.items()
+        for parameters, decay in zip(pair, (weight_decay, 0.0), strict=True)
+        if parameters
+    ]
+
+
+def _spared(model: nn.Module, named: Mapping[int, str]) -> Iterator[nn.Parameter]:
+    names = set(getattr(model, "no_weight_decay", set)())
+    inner = {id(p) for graph in _graphs(model) for name, p in graph.named_parameters() if name in names}
+    for parameter in model.parameters():
+        vector = parameter.ndim <= 1 or (parameter.ndim > 2 and parameter.numel() == parameter.shape[0])
+        if vector or named[id(parameter)] in names or id(parameter) in inner:
+            yield parameter
+
+
+def _graphs(model: nn.Module) -> list[GraphModel]:
+    return [module for module in model.modules() if isinstance(module, GraphModel)]
+
+
+def _scales(model: nn.Module, layer_decay: float, head_lr: float, min_scale: float) -> dict[int, float]:
+    """Scale by parameter, of the recipe's model; nothing where all are 1."""
+    if layer_decay == 1 and head_lr == 1:
+        return {}
+    graph = graph_of(model)
+    heads = {id(p) for head in graph.resolved.heads for p in graph.get_submodule(head).parameters()}
+    trunk = {name: p for name, p in graph.named_parameters() if id(p) not in heads}
+    scales = dict.fromkeys(map(id, trunk.values()), 1.0)
+    if layer_decay < 1 and trunk:
+        mend()
+        from timm.optim import param_groups_layer_decay
+
+        seen: Any = _Trunk(graph, trunk)
+        made = param_groups_layer_decay(seen, layer_decay=layer_decay, min_scale=min_scale)
+        scales.update({id(p): float(group["lr_scale"]) for group in made for p in group["params"]})
+    return {**scales, **dict.fromkeys(heads, head_lr)}
+
+
+class _Trunk:
+    """What timm asks of a model, without the heads: so that the deepest layer has scale 1, not the heads'."""
+
+    def __init__(self, graph: GraphModel, named: Mapping[str, nn.Parameter]):
+        self.group_matcher, self.named = graph.group_matcher, named
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(self.named.items())
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parameters of one node that are trained alike. after: how many epochs until they train, None never."""
+
+    name: str
+    parameters: int
+    after: int | None
+    lr_scale: float
+    decays: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What trains, part by part, in the model's order. `print(plan)` gives it as a table."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def trained(self) -> int:
+        """Parameters that train at some time."""
+        return sum(part.parameters for part in self.parts if part.after is not None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything trains, all the time, at one learning rate."""
+        return all(part.after == 0 and part.lr_scale == 1 for part in self.parts)
+
+    def __str__(self) -> str:
+        rows = [("", "parameters", "trains", "lr x", "decays")]
+        for part in self.parts:
+            trains = "no" if part.after is None else "yes" if part.after == 0 else f"after {part.after} epochs"
+            rest = ("", "") if part.after is None else (f"{part.lr_scale:.4g}", "yes" if part.decays else "no")
+            rows.append((part.name, f"{part.parameters:,}", trains, *rest))
+        wide = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e}".rstrip() for a, b, c, d, e in rows
+        ]
+        share = 100 * self.trained / max(1, self.parameters)
+        return "\n".join([*lines, f"{self.trained:,} of {self.parameters:,} parameters train ({share:.3g} %)"])
+
+
+def plan(model: nn.Module, settings: Settings) -> Plan:
+    """What the settings train of a model. Errors: `RunError` as `freeze`. The model is left as it was.
+
+    Use when: before training, to see what a policy and a layer decay mean.
+    """
+    frozen = Frozen(model, settings.tuning)
+    try:
+        with frozen.ever():
+            groups = groups_of(model, settings)
+        known = {id(p): (g["lr_scale"], g["weight_decay"] > 0) for g in groups for p in g["params"]}
+        parts: dict[tuple[str, int | None, float, bool], int] = {}
+        nodes = {
+            id(p): node
+            for graph in _graphs(model)
+            for node in graph.resolved.nodes
+            for p in graph.get_submodule(node).parameters()
+        }
+        for name, parameter in model.named_parameters():
+            where = nodes.get(id(parameter), name.partition(".")[0])
+            key = (where, frozen.after(parameter), *known.get(id(parameter), (0.0, False)))
+            parts[key] = parts.get(key, 0) + parameter.numel()
+        return Plan(tuple(Part(name, n, after, scale, decays) for (name, after, scale, decays), n in parts.items()))
+    finally:
+        frozen.restore()
+
+
+def groups_of(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """`parameter_groups` by the numbers of the settings."""
+    return parameter_groups(
+        model, settings.weight_decay, layer_decay=settings.layer_decay, head_lr=settings.head_lr,
+        min_scale=settings.min_scale,
+    )  # fmt: skip
