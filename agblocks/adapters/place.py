@@ -26,6 +26,7 @@ class Place:
     inputs: int | None = None
     outputs: int | None = None
     axis: int = -1
+    like: Tensor | None = None  # a tensor of the model, where the module has none
 
     @property
     def weight(self) -> Tensor | None:
@@ -35,14 +36,14 @@ class Place:
 
     @property
     def device(self) -> torch.device:
-        """Where the module's tensors are; the CPU if it has none."""
-        tensor = next((t for t in self.module.parameters()), None)
+        """Where the module's tensors are, or else the model's."""
+        tensor = next(self.module.parameters(), self.like)
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What an adapter's parameters should be: float32, or float64 where the module is."""
-        tensor = next((t for t in self.module.parameters() if t.is_floating_point()), None)
+        tensor = next((t for t in self.module.parameters() if t.is_floating_point()), self.like)
         return torch.float32 if tensor is None else torch.promote_types(tensor.dtype, torch.float32)
 
     @property

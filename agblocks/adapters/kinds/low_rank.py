@@ -188,7 +188,7 @@ class Dora(Lora):
     """LoRA on the direction of each output's weights, and their length as a parameter of its own.
 
     `V = W + s B A`, `W' = m V / |V|`, lengths over all but the output axis, m = |W| at the start; the gradient does not
-    go through |V|. Sites and arguments as `lora`; embeddings aside. Parameters: those of `lora` + out. Merges exactly.
+    go through |V|. Sites: as `lora`, embeddings aside. Parameters: those of `lora` + out. Merges exactly.
     With dropout the weight's own part is not dropped. Reads the weight at each call, so it must be attached before
     FSDP shards it. Two on one module are refused.
     Source: Liu et al. 2024. Use when: LoRA of a low rank falls short of full fine-tuning.
