@@ -89,12 +89,7 @@ class AdapterSpec:
             if not equals or name in fields:
                 problem = "is said twice" if equals else "should be name=value"
                 raise AgblocksError(f"adapter {shown(text)}: {shown(part)} {problem}, as in lora:role=attn.q,rank=8")
-            patterns = name in _PATTERNS or (name in ("layers", "stages") and ":" not in value)
-            pieces = value.split("+") if patterns or "+" in value.strip("+") else [value]
-            read = [piece if name in _PATTERNS else from_override(piece, Mark(text, 1, 1)).plain() for piece in pieces]
-            fields[name] = read if patterns or len(read) > 1 else read[0]
-            if name in ("layers", "stages") and ":" in value:
-                fields[name] = value
+            fields[name] = _read(name, value, Mark(text, 1, 1))
         try:
             return cls(kind.strip(), **fields)
         except RecipeError as error:
@@ -104,6 +99,17 @@ class AdapterSpec:
         said = {**self.target, **{k: v for k, v in self.args.items() if v != self.registered.defaults.get(k)}}
         parts = ",".join(f"{k}={'+'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in said.items())
         return f"{self.kind}:{parts}" if parts else self.kind
+
+
+def _read(name: str, value: str, mark: Mark) -> Any:
+    """A field's value as the command line writes it."""
+    if name in ("layers", "stages") and ":" in value:
+        return value
+    if name in _PATTERNS:
+        return value.split("+")
+    pieces = value.split("+") if "+" in value.strip("+") else [value]
+    read = [from_override(piece, mark).plain() for piece in pieces]
+    return read if len(read) > 1 or name in ("layers", "stages") else read[0]
 
 
 def digest(specs: Iterable[AdapterSpec]) -> str:
