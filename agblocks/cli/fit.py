@@ -51,6 +51,8 @@ def fit(
     stored = source  # so that `agblocks evaluate` finds the rows again, from any folder
     if not source.public:
         stored = replace(source, data=tuple(str(Path(file).resolve()) for file in source.data))
+    if Path(weights).exists() and weights:
+        weights = str(Path(weights).resolve())
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
         inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None,

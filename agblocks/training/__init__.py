@@ -12,12 +12,15 @@ from .crossval import crossval
 from .errors import RunError
 from .evaluate import Evaluation, evaluate
 from .fit import fit
+from .frozen import freeze
+from .groups import parameter_groups, plan
 from .metrics import Score, score
 from .predict import predict, write_predictions
 from .ridge import Ridge, fit_ridge
 from .run import Run, load_run, save_run
 from .settings import Settings
 from .sources import Source, read_data
+from .tune import Tune
 from .wiring import Target, Wiring, wire
 
 __all__ = [
@@ -29,12 +32,16 @@ __all__ = [
     "Settings",
     "Source",
     "Target",
+    "Tune",
     "Wiring",
     "crossval",
     "evaluate",
     "fit",
     "fit_ridge",
+    "freeze",
     "load_run",
+    "parameter_groups",
+    "plan",
     "predict",
     "read_data",
     "save_run",

@@ -32,7 +32,8 @@ class Frozen:
                 self._after.update({id(p): epochs for p in new})
         if not self._after:
             raise RunError(f"tune {tune.tune}: nothing trains: every parameter is frozen")
-        self._norms = _norms(model)
+        # A wrapper of adapters may say that its norms follow the batches, frozen or not, and saves what they hold.
+        self._norms = [] if getattr(model, "norms", None) == "track" else _norms(model)
         self._resting: set[int] = set()
         self.advance(0)
 

@@ -31,13 +31,13 @@ def parameter_groups(
     * the deepest layer before the heads has 1, each layer below `layer_decay` times the one above, by the recipe's
       depth (`group_matcher`; nodes side by side share a layer), and never less than `min_scale`;
     * heads have `head_lr`; what is not of the recipe's model (adapters) has 1;
-    * a model's own `lr_scales()`, parameter's name -> factor, is multiplied with that.
+    * a model's own `learning_rates()`, parameter's name -> factor, is multiplied with that.
     Source: timm's layer decay, and Bao et al. 2021 (BEiT).
     """
     named = {id(p): name for name, p in model.named_parameters()}
     spared = {id(p) for p in _spared(model, named)}
     scales = _scales(model, layer_decay, head_lr, min_scale)
-    own: Callable[[], Mapping[str, float]] | None = getattr(model, "lr_scales", None)
+    own: Callable[[], Mapping[str, float]] | None = getattr(model, "learning_rates", None)
     factors = dict(own()) if own is not None else {}
     groups: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
@@ -45,7 +45,7 @@ def parameter_groups(
             scale = scales.get(id(parameter), 1.0) * factors.pop(name, 1.0)
             groups.setdefault(scale, ([], []))[id(parameter) in spared].append(parameter)
     if odd := set(factors) - set(named.values()):
-        raise RunError(f"lr_scales() of the model names {sorted(odd)[0]!r}, which it does not have")
+        raise RunError(f"learning_rates() of the model names {sorted(odd)[0]!r}, which it does not have")
     return [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale}
         for scale, pair in groups.items()
