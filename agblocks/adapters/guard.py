@@ -12,11 +12,9 @@ from .errors import CompiledModelError, ReentrantCheckpointError, WrappedBaseErr
 
 
 def notice_hooks(base: nn.Module, on_compiled: str) -> None:
-    """See to it that compiled code notices hooks that come and go.
+    """See to it that compiled code notices hooks that come and go; see `guard_hooks`.
 
-    By default torch guards no empty hook dictionaries, and then runs a graph compiled from a bare model also for one
-    with hooks. From the first attaching on this process guards them (some 40 microseconds a call for 100 modules);
-    what was compiled before is compiled anew at its next call.
+    Raises `CompiledModelError` where a part of the model was compiled in place, unless everything is to be reset.
     """
     own = [
         name or "the model" for name, m in base.named_modules() if getattr(m, "_compiled_call_impl", None) is not None
@@ -26,13 +24,28 @@ def notice_hooks(base: nn.Module, on_compiled: str) -> None:
             f"{own[0]} was compiled before adapters are attached; attach first, then adapted.compile(), or say "
             "on_compiled='reset' to have everything compiled anew"
         )
+    if not guard_hooks() and own:
+        torch._dynamo.reset()
+
+
+def guard_hooks() -> bool:
+    """Have compiled code guard empty hook dictionaries, from now on and in every thread; whether it did not before.
+
+    By default torch guards none, and then runs a graph compiled from a bare model also for one with hooks. What was
+    compiled before is compiled anew at its next call. Costs 1.3 s once where torch._dynamo was not imported yet (an
+    optimiser's first parameter group imports it too), and some 0.3 microseconds a module in each compiled call.
+    """
     import torch._dynamo.config as config
 
-    if config.skip_nnmodule_hook_guards:
-        config.skip_nnmodule_hook_guards = False
-        torch._dynamo.reset()
-    elif own:
-        torch._dynamo.reset()
+    if not config.skip_nnmodule_hook_guards:
+        return False
+    config.skip_nnmodule_hook_guards = False
+    # What is set holds in this thread alone; what others read is the default.
+    entry = getattr(config, "_config", {}).get("skip_nnmodule_hook_guards")
+    if hasattr(entry, "default"):
+        entry.default = False
+    torch._dynamo.reset()
+    return True
 
 
 def refuse_reentrant(site: Any) -> None:

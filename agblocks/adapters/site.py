@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .adapter import Adapter
-from .guard import refuse_reentrant
+from .guard import guard_hooks, refuse_reentrant
 from .place import Place
 
 
@@ -62,6 +62,10 @@ class Site(nn.Module):
         for step in self._post:
             out = step.after(module, args, kwargs, out)
         return out
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        guard_hooks()  # unpickled, it may be the first in its process
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Site:
         import copy
