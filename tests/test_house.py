@@ -104,10 +104,15 @@ def test_recipe_keys_and_commands():
     from agblocks.cli import app
     from agblocks.graph.schema import HEAD_KEYS, NODE_KEYS, RECIPE_KEYS
 
-    assert RECIPE_KEYS == ("recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep")
+    assert RECIPE_KEYS == (
+        "recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep", "adapters"
+    )  # fmt: skip
     assert NODE_KEYS == ("block", "recipe", "in", "args", "shape")
     assert (*NODE_KEYS, "weight") == HEAD_KEYS
-    assert sorted(c.name for c in app().registered_commands) == COMMANDS
+    made = app()
+    assert sorted(c.name for c in (*made.registered_commands, *made.registered_groups)) == COMMANDS
 
 
-COMMANDS = ["blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show"]
+COMMANDS = [
+    "adapters", "blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show"
+]  # fmt: skip

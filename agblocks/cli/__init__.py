@@ -26,7 +26,10 @@ def app() -> Any:
     for module in iter_modules(__path__):
         if not module.name.startswith("_"):
             command = getattr(import_module(f"{__name__}.{module.name}"), module.name)
-            made.command(module.name)(command)
+            if isinstance(command, typer.Typer):  # a command with commands of its own
+                made.add_typer(command, name=module.name)
+            else:
+                made.command(module.name)(command)
     return made
 
 

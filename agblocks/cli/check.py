@@ -13,6 +13,7 @@ def check(
     """Check recipes without building them; exit status 2 if one is wrong."""
     import sys
 
+    from ..adapters.planned import check as check_adapters
     from ..errors import RecipeError
     from ..graph.resolve import resolve
 
@@ -20,10 +21,13 @@ def check(
     for name in recipes:
         try:
             resolved = resolve(name)
+            check_adapters(resolved)
         except RecipeError as error:
             wrong += 1
             print(error, file=sys.stderr)
             continue
-        print(f"{name}: {len(resolved.nodes)} nodes, heads {', '.join(resolved.heads) or 'none'}; {resolved.rule()}")
+        adapters = f", adapters {' '.join(map(str, resolved.adapters))}" if resolved.adapters else ""
+        heads = ", ".join(resolved.heads) or "none"
+        print(f"{name}: {len(resolved.nodes)} nodes, heads {heads}{adapters}; {resolved.rule()}")
     if wrong:
         raise typer.Exit(2)

@@ -52,11 +52,18 @@ def summary(resolved: Resolved, counts: Mapping[str, int] | None = None) -> str:
         lines.append(f"head {head}: {resolved.info(head).shape}{_weight(weight)}; {resolved.rule([head])}")
     for edge in resolved.keep:
         lines.append(f"kept {edge}: {resolved.info(edge).shape}; {resolved.rule([edge])}")
+    lines += adapters(resolved)
     lines.append(costs)
     gone = [name for name in resolved.dropped if name.rpartition(".")[0] not in resolved.dropped]
     if gone:
         lines.append(f"not built, as no head reads it: {', '.join(gone)}")
     return "\n".join(lines)
+
+
+def adapters(resolved: Resolved) -> list[str]:
+    """The recipe's adapters, one line each, after a line with their digest; nothing where there is none."""
+    head = [f"adapters {resolved.adapters_digest[:12]}"] if resolved.adapters else []
+    return [*head, *(f"  {spec}" for spec in resolved.adapters)]
 
 
 def mermaid(resolved: Resolved, inner: bool = False) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .adapter_spec import AdapterSpec
 from .infer import EdgeInfo
 from .resolved import Resolved, ResolvedNode
 
@@ -47,6 +48,15 @@ def diff(left: Resolved, right: Resolved) -> list[Change]:
         if shapes[0] != shapes[1]:
             changes.append(Change(name, "shape", *shapes))
     changes += _unequal("", "heads", dict(left.heads), dict(right.heads))
+    changes += _adapters(left.adapters, right.adapters)
+    return changes
+
+
+def _adapters(left: tuple[AdapterSpec, ...], right: tuple[AdapterSpec, ...]) -> list[Change]:
+    changes = [Change("adapters", "node", str(spec), None) for spec in left if spec not in right]
+    changes += [Change("adapters", "node", None, str(spec)) for spec in right if spec not in left]
+    if not changes and left != right:  # the same ones, and their digest differs
+        changes.append(Change("", "adapters", *(" ".join(map(str, specs)) for specs in (left, right))))
     return changes
 
 

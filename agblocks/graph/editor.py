@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import adapter_kinds
 from .arguments import model_of
 from .registry import Entry, entries
 from .schema import HEAD_KEYS, RECIPE_KEYS, VERSION
@@ -55,6 +56,11 @@ def json_schema() -> dict[str, Any]:
         "replace": {**named, "additionalProperties": node(anything, weight, [])},
         "set": {**named, "description": "node.argument, node.in or node.in.port: value"},
         "keep": {"anyOf": [text, {"type": "array", "items": text}]},
+        "adapters": {
+            "type": "array",
+            "items": {"anyOf": [_adapter_schema(kind, definitions) for kind in adapter_kinds.kinds().values()]},
+            "description": "what agblocks.adapt attaches; the list of a base is replaced as a whole",
+        },
     }
     assert set(properties) == set(RECIPE_KEYS)
     shared = {name: d for name, d in definitions.items() if name.startswith("$")}
@@ -69,11 +75,36 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _entry_schema(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
-    arguments = model_of(entry).model_json_schema()
+def _adapter_schema(kind: adapter_kinds.Kind, definitions: dict[str, Any]) -> dict[str, Any]:
+    arguments = _arguments(kind, definitions)
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    whole = {"type": "integer"}
+    fields: dict[str, Any] = {key: {"anyOf": [{"type": "string"}, texts]} for key in adapter_kinds.TARGET_FIELDS}
+    slices = {"type": "string", "pattern": r"^(-?\d+)?:(-?\d+)?$"}
+    numbers = {"anyOf": [whole, {"type": "array", "items": whole, "minItems": 1}, slices]}
+    fields |= {"layers": numbers, "stages": numbers, "expect": {"type": "integer", "minimum": 1}}
+    aimed = {} if kind.aim else {"anyOf": [{"required": [name]} for name in ("role", "glob", "regex", "type")]}
+    return {
+        "type": "object",
+        "properties": {"adapter": {"const": kind.name}, **fields, **arguments["properties"]},
+        "required": ["adapter", *arguments.get("required", [])],
+        "additionalProperties": False,
+        "description": kind.summary,
+        **aimed,
+    }
+
+
+def _arguments(entry: Entry | adapter_kinds.Kind, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what pydantic checks; what it defines by itself goes to `definitions`."""
+    arguments: dict[str, Any] = model_of(entry).model_json_schema()
     for name, definition in arguments.pop("$defs", {}).items():
         definitions[f"${name}"] = definition
     arguments.pop("title", None)
+    return arguments
+
+
+def _entry_schema(entry: Entry, definitions: dict[str, Any]) -> dict[str, Any]:
+    arguments = _arguments(entry, definitions)
     arguments["additionalProperties"] = False
     needed = ["args"] if arguments.get("required") else []
     return {

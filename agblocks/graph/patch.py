@@ -20,6 +20,7 @@ from .source import Tree, from_override, from_python, read_text
 
 MOST_BASES = 8
 MOST_OVERRIDES = 500
+ADAPTERS = "adapters"  # the one override that is of no node: adapters=[{adapter: lora, rank: 8}]
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Patched:
     optional: frozenset[str] = frozenset()  # inputs that a call may leave out
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     keep: list[Tree] = field(default_factory=list)
+    adapters: Tree | None = None
     removed: dict[str, Verb] = field(default_factory=dict)
     inner: Inner = field(default_factory=lambda: Inner())
     source: Source | None = None
@@ -48,6 +50,8 @@ class Patched:
         made |= self.inner.plain()
         if self.keep:
             made["keep"] = [tree.plain() for tree in self.keep]
+        if self.adapters is not None:
+            made["adapters"] = self.adapters.plain()
         return {key: value for key, value in made.items() if value not in ({}, [])}
 
 
@@ -141,7 +145,7 @@ def patched(source: Source, overrides: Iterable[str] = (), settings: Mapping[str
     if settings:
         apply(_only_set(dict(settings), {n: t.mark for n, t in settings.items() if t.mark}), result, findings)
     line = _overrides(overrides, findings)
-    if line.set:
+    if line.set or line.adapters is not None:
         apply(line, result, findings)
     # Nodes before heads, as a recipe is written: the order in which weights are drawn.
     result.nodes = dict(sorted(result.nodes.items(), key=lambda item: item[1].head))
@@ -187,6 +191,7 @@ def _only_set(sets: dict[str, Tree], marks: dict[str, Mark]) -> Recipe:
 def _overrides(overrides: Iterable[str], findings: Findings) -> Recipe:
     sets: dict[str, Tree] = {}
     marks: dict[str, Mark] = {}
+    adapters: Tree | None = None
     for number, text in enumerate(overrides, 1):
         if number > MOST_OVERRIDES:
             findings.find(f"more than {MOST_OVERRIDES} overrides; write a recipe", Mark("command line", number, 1))
@@ -196,13 +201,17 @@ def _overrides(overrides: Iterable[str], findings: Findings) -> Recipe:
         if not equals or not name:
             findings.find(f"an override is 'node.argument=value', unlike {text[:60]!r}", mark)
             continue
-        if name in sets:
+        if name in sets or (name == ADAPTERS and adapters is not None):
             findings.find(f"{name!r} is set twice", mark, name)
             continue
         try:
-            sets[name] = from_override(value, Mark("command line", number, len(name) + 2, mark.text))
+            tree = from_override(value, Mark("command line", number, len(name) + 2, mark.text))
         except RecipeError as error:
             findings.extend(error.problems)
             continue
+        if name == ADAPTERS:
+            adapters = tree
+            continue
+        sets[name] = tree
         marks[name] = mark
-    return _only_set(sets, marks)
+    return replace(_only_set(sets, marks), adapters=adapters)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError, near, shown
 from . import digest
+from .adapter_spec import read_specs
 from .dims import Dim, symbol
 from .expand import process, reads, unanswered
 from .infer import EdgeInfo
@@ -46,9 +48,10 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     process(state, layered.nodes, inner, wanted)
     unanswered(state, inner, wanted)
     kept = _kept(state, layered.keep)
+    adapters = read_specs(layered.adapters, "adapters", state.findings) if layered.adapters is not None else ()
     if state.findings:
         raise RecipeError(state.findings)
-    return _pruned(state, layered, heads, kept)
+    return replace(_pruned(state, layered, heads, kept), adapters=adapters)
 
 
 def _add_input(state: State, name: str, tree: Tree, optional: bool) -> None:

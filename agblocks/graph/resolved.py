@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError, Mark, near
-from . import digest
+from . import adapter_spec, digest
 from .infer import EdgeInfo
 from .registry import Entry
 from .rules import LengthRule
@@ -29,7 +29,10 @@ class ResolvedNode:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A resolved recipe. `recipe` is the same one, self-contained and without bases, to store with a model."""
+    """A resolved recipe. `recipe` is the same one, self-contained and without bases, to store with a model.
+
+    `adapters` are what `agblocks.adapt` attaches unless told; they are no part of the model, nor of its digest.
+    """
 
     name: str
     inputs: Mapping[str, EdgeInfo]
@@ -40,6 +43,7 @@ class Resolved:
     keep: tuple[str, ...]
     pruned: tuple[str, ...]
     recipe: Mapping[str, Any]
+    adapters: tuple[adapter_spec.AdapterSpec, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Resolved:
         return self  # nothing in it changes
@@ -48,6 +52,11 @@ class Resolved:
     def digest(self) -> str:
         """What the heads compute, whatever the nodes are called."""
         return digest.of_recipe(self.edges[self.edge(name)].digest for name in (self.heads or self.keep))
+
+    @property
+    def adapters_digest(self) -> str:
+        """What the recipe's adapters are, by themselves."""
+        return adapter_spec.digest(self.adapters)
 
     def edge(self, name: str) -> str:
         """The edge that a name stands for. Raises InputError with near names, or how to keep a pruned one."""
