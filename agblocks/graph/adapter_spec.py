@@ -97,8 +97,15 @@ class AdapterSpec:
 
     def __str__(self) -> str:
         said = {**self.target, **{k: v for k, v in self.args.items() if v != self.registered.defaults.get(k)}}
-        parts = ",".join(f"{k}={'+'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in said.items())
+        parts = ",".join(f"{k}={_written(v)}" for k, v in said.items())
         return f"{self.kind}:{parts}" if parts else self.kind
+
+
+def _written(value: Any) -> str:
+    """A field's value as `_read` reads it."""
+    if value is None:
+        return "null"
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _read(name: str, value: str, mark: Mark) -> Any:
@@ -108,7 +115,9 @@ def _read(name: str, value: str, mark: Mark) -> Any:
     if name in _PATTERNS:
         return value.split("+")
     pieces = value.split("+") if "+" in value.strip("+") else [value]
-    read = [from_override(piece, mark).plain() for piece in pieces]
+    # a slice that is open to the right, "-4:", is no mapping, and a glob, "**.head", no alias
+    texts = [piece.endswith(":") or piece.startswith("*") for piece in pieces]
+    read = [p if text else from_override(p, mark).plain() for p, text in zip(pieces, texts, strict=True)]
     return read if len(read) > 1 or name in ("layers", "stages") else read[0]
 
 
