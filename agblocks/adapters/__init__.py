@@ -11,8 +11,10 @@ from .bank import AdapterBank
 from .composition import Average, BatchSplit, Composition, Fuse, Parallel, Split, Stack
 from .errors import AdapterError
 from .place import Place
+from .store import load as load_adapter
 
 __all__ = [
     "Adapted", "Adapter", "AdapterBank", "AdapterError", "AdapterSpec", "Affine", "Average", "BatchSplit",
     "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Split", "Stack", "adapt", "adapter", "kinds",
+    "load_adapter",
 ]  # fmt: skip

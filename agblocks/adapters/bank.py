@@ -74,11 +74,7 @@ class AdapterBank(nn.Module):
         from .adapted import as_spec
 
         wanted = [as_spec(spec) for spec in specs]
-        self._unmerged("attach")
-        if not name.isidentifier():
-            raise AdapterError(f"an adapter's name is letters, digits and underscores, unlike {name!r}")
-        if name in self.names:
-            raise AlreadyAttached(f"there is an adapter {name!r} already; remove({name!r}) it, or choose another name")
+        self._free(name)
         opened = self._opened(train)
         found = [select(self.base, spec.target, f"{spec.kind}") for spec in wanted]
         if not any(found) and not opened:
@@ -86,6 +82,22 @@ class AdapterBank(nn.Module):
         notice_hooks(self.base, on_compiled)
         known = places(self.base, {path: m for each in found for path, m in each.items()}, probe)
         made, shared = self._made(name, wanted, found, known, seed)
+        self._put(name, Named(tuple(wanted), tuple(tuple(each) for each in found), tuple(opened)), made, shared, known,
+                  probe)  # fmt: skip
+
+    def _free(self, name: str) -> None:
+        """Raise unless something can be attached under a name."""
+        self._unmerged("attach")
+        if not name.isidentifier():
+            raise AdapterError(f"an adapter's name is letters, digits and underscores, unlike {name!r}")
+        if name in self.names:
+            raise AlreadyAttached(f"there is an adapter {name!r} already; remove({name!r}) it, or choose another name")
+
+    def _put(
+        self, name: str, named: Named, made: Sequence[tuple[str, str, Adapter]], shared: Mapping[str, nn.Module],
+        known: Mapping[str, Place], probe: Any = None,
+    ) -> None:  # fmt: skip
+        """Hook adapters that were made, and let them act after those that do; all of them or none."""
         try:
             self.shared.update(shared)
             for path, key, adapter in made:
@@ -93,9 +105,11 @@ class AdapterBank(nn.Module):
                 if site_key not in self.sites:
                     self.sites[site_key] = Site(known[path])
                 site: Site = self.sites[site_key]  # type: ignore[assignment]
+                if known[path].outputs is not None:
+                    site.widths = (known[path].inputs, known[path].outputs)
                 site.add_module(key, adapter)
                 site.hook(known[path].module, adapter.acts_before(), True)
-            self.names[name] = Named(tuple(wanted), tuple(tuple(each) for each in found), tuple(opened))
+            self.names[name] = named
             old = self._parts_of_active()
             self.activate(Stack(*old, name))
             if probe is not None:
@@ -111,7 +125,7 @@ class AdapterBank(nn.Module):
 
     def _made(
         self, name: str, specs: Sequence[AdapterSpec], found: Sequence[dict[str, nn.Module]],
-        known: dict[str, Place], seed: int,
+        known: Mapping[str, Place], seed: int,
     ) -> tuple[list[tuple[str, str, Adapter]], dict[str, nn.Module]]:  # fmt: skip
         """Every adapter, with its site and key, and what they share; nothing is attached yet."""
         made: list[tuple[str, str, Adapter]] = []

@@ -27,6 +27,7 @@ class Place:
     outputs: int | None = None
     axis: int = -1
     like: Tensor | None = None  # a tensor of the model, where the module has none
+    on: torch.device | None = None  # where the adapter is to be, if not where the module is
 
     @property
     def weight(self) -> Tensor | None:
@@ -37,6 +38,8 @@ class Place:
     @property
     def device(self) -> torch.device:
         """Where the module's tensors are, or else the model's."""
+        if self.on is not None:
+            return self.on
         tensor = next(self.module.parameters(), self.like)
         return torch.device("cpu") if tensor is None else tensor.device
 

@@ -22,6 +22,7 @@ class Site(nn.Module):
     def __init__(self, place: Place):
         super().__init__()
         self.path, self.axis = place.path, place.axis
+        self.widths = (place.inputs, place.outputs)
         self._pre: tuple[Any, ...] = ()
         self._post: tuple[Any, ...] = ()
         self._handles: dict[str, Any] = {}
