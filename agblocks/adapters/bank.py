@@ -17,7 +17,7 @@ from .adapter import Adapter
 from .composition import Composition, Fuse, Stack
 from .errors import AdapterError, AlreadyAttached, DuplicateSite, MergedStateError, UnknownAdapter
 from .fusion import Fusion
-from .guard import notice_hooks, refuse_bare_wrapping
+from .guard import notice_hooks, refuse_bare_wrapping, refuse_sharded
 from .merging import Merge, merge
 from .place import Place
 from .places import places
@@ -79,6 +79,7 @@ class AdapterBank(nn.Module):
         found = [select(self.base, spec.target, f"{spec.kind}") for spec in wanted]
         if not any(found) and not opened:
             raise AdapterError("there is nothing to attach: no spec, and nothing of the base is to train")
+        refuse_sharded(self.base)
         notice_hooks(self.base, on_compiled)
         known = places(self.base, {path: m for each in found for path, m in each.items()}, probe)
         made, shared = self._made(name, wanted, found, known, seed)
@@ -313,7 +314,11 @@ class AdapterBank(nn.Module):
                 if isinstance(module, Fusion):
                     module.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
         if self._root is None and self.names:
-            self._root = self.base.register_forward_pre_hook(refuse_bare_wrapping)
+            self._root = self.base.register_forward_pre_hook(self._wrapped)
+
+    def _wrapped(self, module: nn.Module, args: Any) -> None:
+        """Before the base: see that it goes nowhere without its adapters."""
+        refuse_bare_wrapping(self)
 
     # Merging
 

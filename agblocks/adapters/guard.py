@@ -1,4 +1,4 @@
-"""Three ways in which hooks are passed over in silence, and what is done about each."""
+"""Ways in which hooks are passed over in silence, or their gradients are wrong, and what is done about each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def guard_hooks() -> bool:
         return False
     config.skip_nnmodule_hook_guards = False
     # What is set holds in this thread alone; what others read is the default.
-    entry = getattr(config, "_config", {}).get("skip_nnmodule_hook_guards")
+    entry: Any = getattr(config, "_config", {}).get("skip_nnmodule_hook_guards")
     if hasattr(entry, "default"):
         entry.default = False
     torch._dynamo.reset()
@@ -72,14 +72,53 @@ def refuse_reentrant(site: Any) -> None:
         frame = frame.f_back
 
 
-def refuse_bare_wrapping(base: nn.Module, args: Any) -> None:
-    """A pre-hook of the base: raise where DistributedDataParallel wraps it without its adapters."""
-    if torch.compiler.is_compiling() or not torch.distributed.is_available():
+def refuse_sharded(base: nn.Module) -> None:
+    """Raise where a model is sharded already: adapters would not be, and their gradients not be shared."""
+    tensor = sys.modules.get("torch.distributed.tensor")
+    if tensor is None:
+        return
+    for name, parameter in base.named_parameters():
+        if isinstance(parameter, tensor.DTensor):
+            raise WrappedBaseError(
+                f"{name!r} is sharded already; attach adapters first, then shard what adapt() returned"
+            )
+
+
+def refuse_bare_wrapping(bank: nn.Module) -> None:
+    """Raise in a forward pass of the base where it is wrapped for several processes without its adapters."""
+    if torch.compiler.is_compiling() or not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return
     parallel = sys.modules.get("torch.nn.parallel.distributed")
     wrapper = parallel.DistributedDataParallel._get_active_ddp_module() if parallel is not None else None
-    if wrapper is not None and wrapper.module is base:
-        raise WrappedBaseError(
-            "DistributedDataParallel wraps the base alone, so its adapters' gradients would differ between processes; "
-            "wrap what adapt() returned"
-        )
+    if wrapper is not None and all(module is not bank for module in wrapper.modules()):
+        raise WrappedBaseError(_bare("DistributedDataParallel wraps"))
+    sharding = sys.modules.get("torch.distributed.fsdp")
+    if sharding is not None and (kept := _kept(bank.base, sharding.FSDPModule)) is not None:
+        own = [module for module in bank.modules() if any(p.requires_grad for p in module.parameters(recurse=False))]
+        if any(id(module) not in kept for module in own):
+            raise WrappedBaseError(_bare("fully_shard has"))
+
+
+def _bare(how: str) -> str:
+    return (
+        f"{how} the base alone, so its adapters' gradients would differ between processes; give it what adapt() "
+        "returned (parts of the base may be sharded before that)"
+    )
+
+
+def _kept(base: Any, sharded: Any) -> set[int] | None:
+    """Which modules' parameters FSDP keeps in the run that the base is part of; None where it keeps none of it."""
+    states = [module._get_fsdp_state() for module in base.modules() if isinstance(module, sharded)]
+    if not states:
+        return None
+    states += [other for state in states for other in state._state_ctx.all_states]
+    groups = [group for state in states for group in _groups(state)]
+    infos = [parameter._module_info for group in groups for parameter in group.fsdp_params]
+    return {id(module) for info in infos for module in (info.module, *info.shared_modules)}
+
+
+def _groups(state: Any) -> list[Any]:
+    """The groups of parameters of one of FSDP's states; older torch keeps at most one."""
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    return [] if state._fsdp_param_group is None else [state._fsdp_param_group]
