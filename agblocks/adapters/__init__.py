@@ -9,12 +9,13 @@ from .adapter import Adapter, Phase
 from .affine import Affine
 from .bank import AdapterBank
 from .composition import Average, BatchSplit, Composition, Fuse, Parallel, Split, Stack
+from .eject import eject
 from .errors import AdapterError
 from .place import Place
 from .store import load as load_adapter
 
 __all__ = [
     "Adapted", "Adapter", "AdapterBank", "AdapterError", "AdapterSpec", "Affine", "Average", "BatchSplit",
-    "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Split", "Stack", "adapt", "adapter", "kinds",
+    "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Split", "Stack", "adapt", "adapter", "eject", "kinds",
     "load_adapter",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ class Adapter(nn.Module):
     phase: ClassVar[Phase] = Phase.ADD
     identity: bool = True
     decays: bool = True  # whether weight decay makes sense for its parameters
+    divisible: bool = True  # whether a share of what it does, a mean or a part of the batch, makes sense
 
     def __init__(self, place: Place):
         super().__init__()

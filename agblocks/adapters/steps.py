@@ -54,6 +54,7 @@ class Weighted(Step):
         return self.adapter.acts_after()
 
     def before(self, module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        _divisible(self.adapter)
         old = given(args, kwargs)
         if not isinstance(old, Tensor):
             raise CompositionError(
@@ -63,6 +64,7 @@ class Weighted(Step):
         return regiven(args, kwargs, torch.lerp(old, new, self.share))
 
     def after(self, module: Any, args: Any, kwargs: Any, out: Any) -> Any:
+        _divisible(self.adapter)
         old, new = main(out), main(self.adapter.after(module, args, kwargs, out))
         if old.shape != new.shape:
             raise CompositionError(f"an adapter's weight at {self.path!r} means nothing: it changes what there is")
@@ -73,6 +75,15 @@ class Weighted(Step):
 
     def fold(self, affine: Affine, module: Any) -> Affine:
         return affine.towards(self.adapter.fold(affine, module), self.share)
+
+
+def _divisible(step: Any) -> None:
+    """Raise for an adapter that adds positions: no mean or share of that is one."""
+    if not getattr(step, "divisible", True):
+        raise CompositionError(
+            f"{step.kind.name!r} at {step.path!r} adds positions, and no share, mean or part of that makes sense; "
+            "let it act by its name, alone or in a Stack"
+        )
 
 
 class _Chains(Step):
@@ -94,6 +105,7 @@ class _Chains(Step):
         for chain in self.chains:
             a, k = args, kwargs
             for step in chain:
+                _divisible(step)
                 a, k = step.before(module, a, k) if step.acts_before() else (a, k)
             made.append(given(a, k))
         return made
@@ -104,6 +116,7 @@ class _Chains(Step):
         for chain in self.chains:
             new = out
             for step in chain:
+                _divisible(step)
                 new = step.after(module, args, kwargs, new) if step.acts_after() else new
             made.append(main(new))
         return made

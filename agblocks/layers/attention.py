@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .gated_prefix import add_prefixes
 from .hookpoint import HookPoint
 from .norm import LayerNorm, RMSBatchNorm, Statistics
 from .role import role
@@ -59,13 +60,14 @@ class MultiQueryAttention(nn.Module):
         self.norm_k = role(LayerNorm(key_dim), "norm")
         self.norm_v = role(LayerNorm(value_dim), "norm")
         self.rope = Rope(key_dim, max_position)
-        self.kv = role(HookPoint(), "kv")
+        self.kv = role(HookPoint(keys=(key_dim,), values=(value_dim,), heads=heads), "kv")
         self.out = role(nn.Linear(heads * value_dim, channels), "attn.out")
         self.norm_out = role(RMSBatchNorm(channels, dim=-1, mode=statistics), "norm")
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         h = self.norm(x)
         q = self.rope(self.norm_q(self.q(h).unflatten(-1, (self.heads, -1))))
-        k, v = self.kv((self.rope(self.norm_k(self.k(h))), self.norm_v(self.v(h))))
+        k, v, *prefixes = self.kv((self.rope(self.norm_k(self.k(h))), self.norm_v(self.v(h))))
         y = attend(q, k, v, bias, repeat=self.repeat, cap=self.cap)
+        y = add_prefixes(y, q, prefixes, scale=q.shape[-1] ** -0.5, cap=self.cap)
         return self.norm_out(self.out(y.flatten(2)))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .constants import ExactConstants
+from .gated_prefix import add_prefixes
 from .hookpoint import HookPoint
 from .norm import LayerNorm
 from .role import role
@@ -78,7 +79,7 @@ class GroupedAttention(nn.Module):
         self.k = role(nn.Linear(channels, kv_heads * width), "attn.k")
         self.v = role(nn.Linear(channels, kv_heads * width), "attn.v")
         self.rope = HalfRope(rotary_dim, base)
-        self.kv = role(HookPoint(), "kv")
+        self.kv = role(HookPoint(keys=(kv_heads, width), values=(kv_heads, width), heads=heads), "kv")
         self.out = role(nn.Linear(heads * width, channels), "attn.out")
         self.reset_parameters()
 
@@ -91,11 +92,12 @@ class GroupedAttention(nn.Module):
         h = self.norm(x)
         q = self.rope(self.q(h).unflatten(-1, (self.heads, -1)))
         k = self.rope(self.k(h).unflatten(-1, (self.kv_heads, -1)))
-        k, v = self.kv((k, self.v(h).unflatten(-1, (self.kv_heads, -1))))
+        k, v, *prefixes = self.kv((k, self.v(h).unflatten(-1, (self.kv_heads, -1))))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         dropout = self.dropout if self.training else 0.0
         if k.shape[2] == 1 and not dropout:  # one key takes all; torch's kernels give the queries rounding as gradients
             y = v.repeat_interleave(self.heads // self.kv_heads, 1)
         else:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, enable_gqa=True)
-        return self.out(y.transpose(1, 2).flatten(2))
+        y = add_prefixes(y.transpose(1, 2), q.transpose(1, 2), prefixes, scale=q.shape[-1] ** -0.5)
+        return self.out(y.flatten(2))

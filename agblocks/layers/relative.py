@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .distances import CLASSES, Basis, distance_features
+from .gated_prefix import add_prefixes
 from .hookpoint import HookPoint
 from .norm import LayerNorm
 from .role import role
@@ -48,7 +49,7 @@ class RelativeAttention(nn.Module):
         self.q = role(nn.Linear(channels, heads * key_dim, bias=False), "attn.q")
         self.k = role(nn.Linear(channels, heads * key_dim, bias=False), "attn.k")
         self.v = role(nn.Linear(channels, heads * value_dim, bias=False), "attn.v")
-        self.kv = role(HookPoint(), "kv")
+        self.kv = role(HookPoint(keys=(heads, key_dim), values=(heads, value_dim), heads=heads), "kv")
         self.position_dropout = nn.Dropout(position_dropout)
         self.positions = nn.Linear(self.features, heads * key_dim, bias=False)
         self.content_bias = nn.Parameter(torch.empty(heads, key_dim))
@@ -67,10 +68,12 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (linear(h).unflatten(-1, (self.heads, -1)) for linear in (self.q, self.k, self.v))
-        k, v = self.kv((k, v))
+        k, v, *prefixes = self.kv((k, v))
         found = distance_features(self.basis, x.shape[1], self.features, self.train_length, x.device)
         r = self.positions(self.position_dropout(found.to(x.dtype))).unflatten(-1, (self.heads, -1))
         y = attend_by_distance(q * self.scale, k, v, r, self.content_bias, self.position_bias, self.dropout)
+        if prefixes:
+            y = add_prefixes(y, q * self.scale + self.content_bias, prefixes)
         return self.out(y.flatten(2))
 
 
@@ -86,7 +89,8 @@ def attend_by_distance(
     """Attention with relative logits; queries come scaled, and `drop` acts on the weights.
 
     q (batch, n, heads, d), k (batch, keys, heads, d), v (batch, keys, heads, e), r (2n - 1, heads, d) by distance from
-    -(n - 1) on, biases (heads, d) -> (batch, n, heads, e). Keys in front of the last n (a prefix) have no distance.
+    -(n - 1) on, biases (heads, d) -> (batch, n, heads, e). Keys in front of the last n (a prefix) stand
+    nowhere, so they have no distance: their logits are `(q + content_bias) . k`.
 
     Costs: logits are float32 or better and are not held whole but a block of queries at a time; each block has only
     the distances that occur in it. A backward pass works a block out again.

@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .gated_prefix import add_prefixes
+from .hookpoint import HookPoint
 from .role import role
 
 
@@ -24,6 +26,7 @@ class SelfAttention(nn.Module):
         self.q = role(nn.Linear(channels, channels), "attn.q")
         self.k = role(nn.Linear(channels, channels), "attn.k")
         self.v = role(nn.Linear(channels, channels), "attn.v")
+        self.kv = role(HookPoint(keys=(heads, channels // heads), values=(heads, channels // heads), heads=heads), "kv")
         self.out = role(nn.Linear(channels, channels), "attn.out")
         self.reset_parameters()
 
@@ -36,5 +39,7 @@ class SelfAttention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (linear(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for linear in (self.q, self.k, self.v))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k, v = (linear(x).unflatten(-1, (self.heads, -1)) for linear in (self.q, self.k, self.v))
+        k, v, *prefixes = self.kv((k, v))
+        y = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v))).transpose(1, 2)
+        return self.out(add_prefixes(y, q, prefixes, scale=q.shape[-1] ** -0.5).flatten(2))

@@ -15,6 +15,7 @@ from ..layers import (
     LayerNorm,
     MultiQueryAttention,
     RMSBatchNorm,
+    SelfAttention,
     StandardizedConv1d,
     role,
 )
@@ -87,7 +88,9 @@ def _image(generator: torch.Generator) -> Tensor:
 
 def _dna(generator: torch.Generator) -> Tensor:
     letters = torch.randint(4, (BATCH, LENGTH), generator=generator)
-    return nn.functional.one_hot(letters, 4).double().transpose(1, 2)
+    dna = nn.functional.one_hot(letters, 4).double().transpose(1, 2)
+    dna[:, :, 3:7] = 0  # unknown bases
+    return dna
 
 
 def _letters(generator: torch.Generator) -> Tensor:
@@ -162,6 +165,7 @@ def _benches() -> tuple[Bench, ...]:
             C, heads=4, key_dim=8, dropout=0.0, position_dropout=0.0, train_length=16
         ),
         "kv of grouped attention": lambda: GroupedAttention(C, heads=4, kv_heads=2, rotary_dim=8),
+        "kv of self-attention": lambda: SelfAttention(C, heads=4),
     }
     return (
         *(Bench(name, _linear(site), "site", _rows) for name, site in linears.items()),
@@ -173,7 +177,12 @@ def _benches() -> tuple[Bench, ...]:
         Bench("hook point", _point, "site", _rows),
         Bench("stem", _stem, "site", _dna),
         *(Bench(name, _of(make), "attention.kv", _rows) for name, make in attentions.items()),
+        Bench("self-attention", _self_attention, "attention", _rows),
     )  # fmt: skip
+
+
+def _self_attention() -> nn.Module:
+    return _Attention(role(SelfAttention(C, heads=4), "block.attn", width=C))
 
 
 def _of(make: Callable[[], nn.Module]) -> Callable[[], Any]:
