@@ -32,9 +32,16 @@ class Frozen:
                 self._after.update({id(p): epochs for p in new})
         if not self._after:
             raise RunError(f"tune {tune.tune}: nothing trains: every parameter is frozen")
+        self._norms: list[tuple[nn.Module, list[nn.Parameter]]] = []
+        self._rested: set[int] = set()
         # A wrapper of adapters may say that its norms follow the batches, frozen or not, and saves what they hold.
-        self._norms = [] if getattr(model, "norms", None) == "track" else _norms(model)
-        self._resting: set[int] = set()
+        for norm, watched in [] if getattr(model, "norms", None) == "track" else _norms(model):
+            rests = model.training and not norm.training
+            if rests and any(p.requires_grad for p in watched):
+                continue  # it trains, and was put in evaluation by hand: there it stays
+            self._norms.append((norm, watched))
+            if rests:
+                self._rested.add(id(norm))
         self.advance(0)
 
     def after(self, parameter: nn.Parameter) -> int | None:
@@ -53,16 +60,9 @@ class Frozen:
 
         A norm without parameters goes by those of the part that it lies in.
         """
-        if not self.model.training:
-            return
-        for norm, watched in self._norms:
-            if not any(p.requires_grad for p in watched):
-                if norm.training:
-                    norm.training = False
-                    self._resting.add(id(norm))
-            elif id(norm) in self._resting:
-                norm.training = True
-                self._resting.discard(id(norm))
+        if self.model.training:
+            for norm, watched in self._norms:
+                norm.training = any(p.requires_grad for p in watched)
 
     def train(self, mode: bool = True) -> nn.Module:
         """`model.train(mode)`, with norms of frozen parts in evaluation."""
@@ -91,13 +91,11 @@ class Frozen:
         return still
 
     def restore(self) -> None:
-        """Set every `requires_grad` as it was, and norms that were put in evaluation to the model's mode."""
+        """Set every `requires_grad` as it was, and norms to the model's mode if they were in it."""
         for parameter, flag in self._flags:
             parameter.requires_grad_(flag)
         for norm, _ in self._norms:
-            if id(norm) in self._resting:
-                norm.training = self.model.training
-        self._resting.clear()
+            norm.training = self.model.training and id(norm) not in self._rested
 
 
 def freeze(model: nn.Module, tune: Tune | str) -> Frozen:

@@ -158,6 +158,22 @@ def test_what_is_frozen_is_bit_equal_and_not_saved(tmp_path, tune):
     assert all(m.training for m in model.modules())
 
 
+def test_frozen_norms_rest_after_every_train():
+    table, splits = table_and_splits()
+    model = made(DEEPER)
+    module = fitting()(model, wired(DEEPER, table, splits), replace(GRADUAL, unfreeze="3=encoder.stage1"), 20, 0)
+    norms = [model.encoder.stage1.norm, model.encoder.stage2.norm, model.encoder.stage3.norm]
+    for epochs, training_ones in ((0, [False] * 3), (3, [True, False, False]), (0, [False] * 3)):
+        module.frozen.advance(epochs)
+        for again in (module.train, lambda: module.eval().train(), lambda: module.frozen.train(True)):
+            again()
+            assert [norm.training for norm in norms] == training_ones
+            assert model.encoder.stage1.conv.training and model.activity.training
+        module.eval()
+        assert not any(m.training for m in module.modules())
+        module.train()
+
+
 # The moving average
 
 
@@ -484,6 +500,23 @@ def test_adapters_train_by_the_same_module(tmp_path):
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "0.ckpt").write_bytes((tmp_path / "again" / "0.ckpt").read_bytes())
     assert set(torch.load(tmp_path / "two" / "0.ckpt", weights_only=True)["callbacks"]["Keeper"]["best"]) == flags
+    # Parts that join later bring their norms, which the adapters' own wrapper had put to rest.
+    model = adapted()
+    before = state(model)
+    later = replace(settings, tune="activity", unfreeze="1=encoder.stage1")
+    run_train(model, DEEPER, later, tmp_path / "later")
+    moved = {n for n in changed(before, model) if n.startswith("base.encoder")}
+    assert {n.split(".")[2] for n in moved} == {"stage1"}
+    assert "base.encoder.stage1.norm.running_mean" in moved
+    assert trained_names(model) == flags
+    assert not model.base.encoder.stage1.norm.training
+    # Norms that are to follow the batches do, frozen as they are, and are kept.
+    model = adapt(made(DEEPER), ["lora:role=conv.main,rank=2"], norms="track")
+    before = state(model)
+    keeper = run_train(model, DEEPER, settings, tmp_path / "track")
+    statistics = {n for n in before if n.rpartition(".")[2] in ("running_mean", "running_var", "mean_square")}
+    assert len(statistics) == 4
+    assert statistics <= changed(before, model) and statistics <= set(keeper.best)
     # The head frozen by the policy: adapters stay as adapt() left them.
     model = adapted()
     before = state(model)
