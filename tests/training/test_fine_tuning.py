@@ -433,14 +433,24 @@ def test_training_starts_from_weights(run_folder, measured, tmp_path):
         fit(RENAMED, table, splits, tmp_path / "run", settings, resume=True)
 
 
-def test_a_head_the_file_lacks_starts_as_drawn(run_folder, measured, tmp_path, monkeypatch):
+SAME = {**SMALL, "name": "same", "heads": {"other": SMALL["heads"]["activity"]}}  # the digest knows no names
+
+
+@pytest.mark.parametrize("recipe", [RENAMED, SAME], ids=["renamed", "same"])
+def test_a_head_the_file_lacks_starts_as_drawn(run_folder, measured, tmp_path, monkeypatch, recipe):
     started = []
     train = training().train
     monkeypatch.setattr(training(), "train", lambda model, *args: started.append(state(model)) or train(model, *args))
-    fit(RENAMED, *measured, tmp_path / "run", replace(QUICK, epochs=1, seed=4), weights=run_folder)
-    drawn = made(RENAMED, seed=4).state_dict()
+    run = fit(recipe, *measured, tmp_path / "run", replace(QUICK, epochs=1, seed=4), weights=run_folder)
+    drawn = made(recipe, seed=4).state_dict()
+    assert set(run.data["weights"]["left"]) == {n for n in drawn if n.startswith("other")}
     assert all(torch.equal(started[0][n], v) for n, v in drawn.items() if n.startswith("other"))
     assert not torch.equal(started[0]["stem.conv.weight"], drawn["stem.conv.weight"])
+
+
+def only(run_folder, start):
+    held = load_run(run_folder).model.state_dict()
+    return {n: v for n, v in held.items() if n.startswith(start) or n == "stem.norm.weight"}
 
 
 def test_what_is_wrong_is_said_before_a_folder_is_made(run_folder, measured, tmp_path):
@@ -449,6 +459,12 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(run_folder, measured, tmp
         ({"weights": tmp_path / "nowhere.pt"}, QUICK, "nowhere.pt"),
         ({"weights": run_folder, "weights_into": "ste"}, QUICK, "ste"),
         ({"weights": {"stem.conv.weight": torch.zeros(3)}}, QUICK, "stem.conv.weight"),
+        (
+            {"weights": {**load_run(run_folder).model.state_dict(), "stem.conv.bias": torch.zeros(8)}},
+            QUICK,
+            "stem.conv.bias",
+        ),
+        ({"weights": only(run_folder, "activity")}, QUICK, "stem.conv.weight"),
         ({}, replace(QUICK, tune="last:2"), "tune last:2"),
         ({}, replace(QUICK, tune="head", unfreeze="1=stam"), "did you mean stem"),
     ):
