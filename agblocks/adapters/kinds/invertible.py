@@ -123,8 +123,8 @@ class Invertible(Adapter):
         width = there[0].width(name)
         for place in back:
             if place.inputs != width:
-                reads = "nothing says how many channels" if place.inputs is None else f"{place.inputs} channels"
-                raise place.refuse(name, f"it should read the {width} channels of {there[0].path!r}, it reads {reads}")
+                found = "nothing says how many it reads" if place.inputs is None else f"it reads {place.inputs}"
+                raise place.refuse(name, f"it should read the {width} channels of {there[0].path!r}, and {found}")
         return _coupling(there[0], width, name, reduction, up_init, clamp)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
