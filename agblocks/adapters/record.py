@@ -178,7 +178,7 @@ def _record(path: str | Path, text: str) -> Record:
         raise AdapterFileError(f"{path}: damaged metadata: {error}") from None
     if not isinstance(said, dict):
         raise AdapterFileError(f"{path}: damaged metadata: a {type(said).__name__}")
-    if said.get("version") != VERSION:
+    if type(said.get("version")) is not int or said["version"] != VERSION:
         raise AdapterFileError(
             f"{path}: version {said.get('version')!r} of the format, this agblocks reads {VERSION}; it was written by "
             f"agblocks {str(said.get('agblocks'))[:40]}"

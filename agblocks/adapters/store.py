@@ -167,9 +167,13 @@ def _named(path: str | Path, record: Record) -> Named:
 def _refuse_inconsistent(path: str | Path, record: Record) -> None:
     """What a record says in two places has to agree."""
     sites = {site for each in record.sites for site in each}
-    if len(record.sites) != len(record.specs) or sites != set(record.modules) or set(record.train) & set(
-        record.statistics
-    ):  # fmt: skip
+    extra = [*record.train, *record.statistics]
+    if (
+        len(record.sites) != len(record.specs)
+        or sites != set(record.modules)
+        or len(set(extra)) < len(extra)
+        or any(len(set(each)) < len(each) for each in record.sites)
+    ):
         raise AdapterFileError(f"{path}: damaged metadata: specs, sites and modules do not belong together")
 
 

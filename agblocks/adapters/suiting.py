@@ -86,7 +86,7 @@ def _shapes(module: ModuleRecord) -> dict[str, tuple[int, ...]]:
 
 
 def _said(module: ModuleRecord) -> str:
-    tensors = ", ".join(f"{name} {list(shape)}" for name, shape in _shapes(module).items())
+    tensors = ", ".join(f"{name} {list(shape)}" for name, shape in sorted(_shapes(module).items()))
     return f"{module.type} ({tensors})" if tensors else module.type
 
 
