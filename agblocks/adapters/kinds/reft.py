@@ -46,8 +46,7 @@ class LoReft(Intervention):
     def rows(self) -> Tensor:
         """Orthonormal: the diagonal, from which torch reads signs as whole numbers, is held at 1."""
         free = self.R if self.R.dtype == torch.float64 else self.R.float()
-        steady = free.triu(1) + torch.eye(*free.shape, device=free.device, dtype=free.dtype)
-        rows: Tensor = self.turn(steady)
+        rows: Tensor = self.turn(free.diagonal_scatter(free.new_ones(self.rank)))
         return rows
 
     def inward(self, rows: Tensor) -> Tensor:
