@@ -1,4 +1,4 @@
-# make demo: the main job.  make test: the quick tests.  make docs: docs/blocks.md, from the code.
+# make demo: the main job.  make test: the quick tests.  make docs: the generated pages of docs/.
 # All make .venv from constraints.txt first.
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(RUN)/python tools/blocks_page.py
+	$(RUN)/python tools/adapters_page.py
 
 peers:
 	tools/peers.sh

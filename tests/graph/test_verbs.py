@@ -190,6 +190,7 @@ FROZEN = {
     "enformer_style": "0bb7a667af3d",
     "flashzoi": "9c8a7bcf5824",
     "flashzoi_small": "1c308acc94f6",
+    "mpra_attention": "a352b51ec673",
     "mpra_small": "1c25fa64e76c",
     "mpralegnet": "c931d71d9c4c",
     "mpralegnet_example": "de06495a76bc",
