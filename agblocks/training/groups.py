@@ -129,7 +129,8 @@ class Plan:
     def __str__(self) -> str:
         rows = [("", "parameters", "trains", "lr x", "decays")]
         for part in self.parts:
-            trains = "no" if part.after is None else "yes" if part.after == 0 else f"after {part.after} epochs"
+            later = f"after {part.after} epoch" + ("" if part.after == 1 else "s")
+            trains = "no" if part.after is None else "yes" if part.after == 0 else later
             rest = ("", "") if part.after is None else (f"{part.lr_scale:.4g}", "yes" if part.decays else "no")
             rows.append((part.name, f"{part.parameters:,}", trains, *rest))
         wide = [max(len(row[i]) for row in rows) for i in range(5)]

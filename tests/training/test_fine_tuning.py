@@ -486,7 +486,7 @@ def test_the_command_line(run_folder, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert not ended.value.code, said.err
     assert "tensors loaded" in said.out
-    assert "after 1 epochs" in said.out
+    assert "after 1 epoch " in said.out
     kept = load_run(out)
     assert (kept.settings.tune, kept.settings.unfreeze) == ("head", "1=stem.norm+stem.conv.weight")
     assert (kept.settings.layer_decay, kept.settings.head_lr, kept.settings.min_scale) == (0.5, 10.0, 0.1)
