@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..adapters.planned import Planned
+    from ..adapters.transfer_config import TransferConfig
 
 adapters = typer.Typer(
     help="Kinds of adapters: list, describe, count what they come to on a recipe, convert a TransferConfig.",
@@ -105,3 +108,68 @@ def _aim(aim: object) -> str:
 
 def _size(octets: int) -> str:
     return f"{octets / 1e6:,.2f} MB" if octets >= 1e5 else f"{octets:,} bytes"
+
+
+@adapters.command()
+def convert(
+    config: Annotated[
+        list[str],
+        typer.Argument(help="a JSON file, or key=value like mode=lora,ia3 lora_targets=q_proj", show_default=False),
+    ],
+    recipe: Annotated[str, typer.Option(help="what to read the names against")] = "alphagenome",
+    names: Annotated[
+        str, typer.Option(help="a file with the keys of a checkpoint, one a line: adapters for that package's model")
+    ] = "",
+    yaml: Annotated[bool, typer.Option("--yaml", help="print the recipe that it becomes, and nothing else")] = False,
+) -> None:
+    """What a TransferConfig of alphagenome-pytorch becomes; exit status 2 if one of its texts finds nothing."""
+    from pathlib import Path
+
+    from ..adapters.planned import plan
+    from ..adapters.transferred import convert as converted
+    from ..errors import AgblocksError
+    from ..graph.build import build
+
+    model = build(recipe, device="meta")
+    keys = [line.split("\t")[0].strip() for line in _text(Path(names)).splitlines()] if names else None
+    made = converted(_config(config), model, keys=keys, base=recipe)
+    if made.unmatched:
+        print(made)
+        texts = ", ".join(repr(found.text) for found in made.unmatched)
+        raise AgblocksError(f"nothing in {names or recipe} is called {texts}; no adapter was made of it")
+    if yaml:
+        import sys
+
+        from ruamel.yaml import YAML
+
+        YAML(typ="safe", pure=True).dump(made.recipe, sys.stdout)
+        return
+    print(made)
+    if made.specs and keys is None:
+        for line in counted(plan(model, made.specs), sum(p.numel() for p in model.parameters())):
+            print(line)
+
+
+def _config(said: list[str]) -> TransferConfig:
+    """A JSON file, or keys and values."""
+    import json
+    from pathlib import Path
+
+    from ..adapters.transfer_config import TransferConfig
+    from ..errors import AgblocksError
+
+    if len(said) > 1 or "=" in said[0]:
+        return TransferConfig.parse(said)
+    try:
+        return TransferConfig.read(json.loads(_text(Path(said[0]))))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise AgblocksError(f"{said[0]}: not JSON: {error}") from None
+
+
+def _text(path: Path) -> str:
+    from ..errors import AgblocksError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgblocksError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,167 @@
+"""What a `TransferConfig` becomes: explicit adapters, the modules each text of its lists finds, and remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..graph.adapter_spec import AdapterSpec
+from .port_names import CONV, LINEAR, NORM, Known, in_their_names, known
+from .port_names import heads as heads_of
+from .transfer_config import TransferConfig
+from .transfer_heads import new_heads, removed_heads
+from .transfer_names import BLOCK, Found, Names
+
+if TYPE_CHECKING:
+    from ..graph.resolved import Resolved
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """What a configuration comes to. `print` it, or attach it: `adapt(model, made.specs, train=made.train)`.
+
+    train: globs of what of the base trains beside the adapters. tune: what `agblocks fit --tune` calls the rest.
+    recipe: a recipe with its heads and adapters, where it is for a recipe.
+    """
+
+    config: TransferConfig
+    specs: tuple[AdapterSpec, ...]
+    train: tuple[str, ...]
+    tune: str
+    found: tuple[Found, ...]
+    notes: tuple[str, ...]
+    recipe: dict[str, Any] | None
+
+    @property
+    def unmatched(self) -> tuple[Found, ...]:
+        """Texts that find nothing."""
+        return tuple(found for found in self.found if not found.groups)
+
+    def __str__(self) -> str:
+        lines = [f"mode {' + '.join(self.config.mode)}"]
+        for found in self.found:
+            lines.append(f"{found.key} {found.text!r}" + ("" if found.groups else f": matches nothing; {found.meant}"))
+            for group in found.groups:
+                same = group.theirs == group.ours
+                ours = "" if same else f" = {group.ours}"
+                role = f", role {group.role}" if group.role else ""
+                beside = "" if group.named else "  (beside it, as the text stands within the name)"
+                lines.append(f"  {group.count} x {group.theirs}{ours}{role}{beside}")
+        lines.append("adapters:" if self.specs else "no adapters")
+        lines += [f"  {spec}" for spec in self.specs]
+        more = f", ... ({len(self.train)} in all)" if len(self.train) > 4 else ""
+        lines.append(f"trains beside them: {', '.join(self.train[:4])}{more}" if self.train else f"trains: {self.tune}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def convert(
+    config: TransferConfig, model: nn.Module, *, keys: Iterable[str] | None = None, base: str = "alphagenome"
+) -> Transferred:
+    """Read a configuration's texts against a model's names.
+
+    model: of a recipe, best on the meta device: its modules are looked up under the names that alphagenome-pytorch
+        gives them. Any other model is read by its own names: that package's model object itself, say.
+    keys: a checkpoint's keys: then the adapters are written for that package's model. base: the recipe to stand on.
+    Raises: `AgblocksError` for heads that are not there. Texts that find nothing are in the result's `unmatched`.
+    """
+    modules = known(model)
+    resolved: Any = getattr(model, "resolved", None)
+    ours = resolved is not None and keys is None
+    if keys is not None:
+        modules = in_their_names(modules, keys)
+    names = Names(modules, model if ours else None)
+    notes: list[str] = []
+    specs, found = _adapters(config, names, notes)
+    train: list[str] = []
+    if config.unfreeze_norm and specs:
+        if ours:
+            specs.append(AdapterSpec("norm"))
+            notes.append("unfreeze_norm: as the adapter 'norm', which leaves the norms' own scale and offset alone")
+        else:
+            train += names.globs([module for module in modules if module.kind == NORM])
+    _remarks(config, notes)
+    tune = "full" if "full" in config.mode else "head"
+    recipe = _recipe(config, model, resolved, specs, base) if ours else None
+    if recipe is not None and specs:
+        train += sorted({*resolved.heads, *recipe.get("heads", {})} - set(recipe.get("remove", ())))
+    return Transferred(config, tuple(specs), tuple(train), tune, tuple(found), tuple(notes), recipe)
+
+
+def _adapters(config: TransferConfig, names: Names, notes: list[str]) -> tuple[list[AdapterSpec], list[Found]]:
+    specs: list[AdapterSpec] = []
+    found: list[Found] = []
+
+    def matched(key: str, kind: str) -> list[Known]:
+        hits: dict[str, Known] = {}
+        for text in getattr(config, key):
+            fitting = names.blocks(text) if kind == BLOCK else names.hits(text, kind)
+            found.append(names.found(key, text, fitting, kind))
+            hits.update({module.ours: module for module in fitting})
+        return list(hits.values())
+
+    def add(kind: str, hits: Sequence[Known], **arguments: Any) -> None:
+        specs.extend(names.specs(kind, hits, **arguments))
+
+    if "lora" in config.mode:
+        add("lora", matched("lora_targets", LINEAR), rank=config.lora_rank, alpha=float(config.lora_alpha))
+    if "locon" in config.mode:
+        add("locon", matched("locon_targets", CONV), rank=config.locon_rank, alpha=float(config.locon_alpha))
+    if "ia3" in config.mode:
+        giving, reading = matched("ia3_targets", LINEAR), matched("ia3_ff_targets", LINEAR)
+        if both := [module for module in giving if module in reading]:
+            notes.append(f"{len(both)} modules are in ia3_targets and ia3_ff_targets; they get ia3_ff alone, as there")
+        add("ia3", [module for module in giving if module not in reading])
+        add("ia3_ff", reading)
+    if "houlsby" in config.mode:
+        kind = LINEAR if config.houlsby_placement == "linear" else BLOCK
+        add("houlsby", matched("houlsby_targets", kind), latent=config.houlsby_latent_dim)
+        if kind == BLOCK and not names.roles:
+            notes.append("houlsby on blocks: attach with a probe batch, which shows how many channels they give")
+    return specs, found
+
+
+def _remarks(config: TransferConfig, notes: list[str]) -> None:
+    """Where the package's document, its code and this project differ, as far as the configuration touches it."""
+    adapters = [mode for mode in config.mode if mode not in ("linear", "full", "encoder-only")]
+    if adapters and "unfreeze_norm" not in config.said:
+        notes.append("unfreeze_norm is not said: the package's document has True, its code False; taken as False")
+    for key, mode in (("locon_targets", "locon"), ("ia3_targets", "ia3")):
+        if mode in config.mode and key not in config.said:
+            notes.append(f"{key} is not said: the package's default is {', '.join(getattr(config, key))}")
+    if "lora" in adapters and "ia3" in adapters:
+        notes.append("where lora and ia3 meet on a module, the package leaves ia3 out; here both train")
+    if "lora" in adapters and "houlsby" in adapters and config.houlsby_placement == "block":
+        notes.append("the package freezes lora inside the blocks that houlsby wraps; here both train")
+    if "locon" in adapters:
+        notes.append("locon on standardised convolutions is centred here, so that it can be merged")
+    if "houlsby" in adapters:
+        notes.append(
+            "houlsby's weights are drawn within 2 deviations of 0; the package's truncation does not reach them"
+        )
+    if "encoder-only" in config.mode:
+        notes.append("encoder-only: heads read 'encoder', as in the recipe alphagenome_encoder_mpra")
+    if "learning_rate" in config.said:
+        notes.append(f"learning_rate: agblocks fit --lr {config.learning_rate:g}")
+
+
+def _recipe(
+    config: TransferConfig, model: nn.Module, resolved: Resolved, specs: Sequence[AdapterSpec], base: str
+) -> dict[str, Any]:
+    known_heads = heads_of(model)
+    made: dict[str, Any] = {"recipe": 1, "name": "transferred", "base": base}
+    if removed := removed_heads(config, known_heads):
+        made["remove"] = removed
+    if added := new_heads(config, known_heads, resolved):
+        made["heads"] = added
+    if specs:
+        made["adapters"] = [_short(spec) for spec in specs]
+    return made
+
+
+def _short(spec: AdapterSpec) -> dict[str, Any]:
+    """The spec without arguments that are at their defaults."""
+    said = {name: value for name, value in spec.args.items() if value != spec.registered.defaults[name]}
+    return {"adapter": spec.kind, **spec.target, **said}
