@@ -38,7 +38,7 @@ class ConvNextStage(Block):
         from timm.layers import Mlp
 
         self.start = scale
-        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C), "conv.main")
+        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C), "conv.depthwise")
         self.norm = role(LayerNorm(C, eps=1e-6), "norm")
         self.mlp = Mlp(C, expand * C, drop=dropout)
         role(self.mlp.fc1, "mlp.up")

@@ -68,8 +68,8 @@ class LegNetStage(Block):
         self.input_first, self.initial = input_first, initial
 
         def step(conv: nn.Conv1d, width: int) -> nn.Sequential:
-            parts = (role(conv, "conv.main"), role(channel_norm(norm, width), "norm"), activation_by_name(activation))
-            return nn.Sequential(*parts)
+            role(conv, "conv.main" if conv.groups == 1 else "conv.depthwise")
+            return nn.Sequential(conv, role(channel_norm(norm, width), "norm"), activation_by_name(activation))
 
         self.pool = MaxPool(pool, rest=False)
         self.expand = step(nn.Conv1d(C, inner, 1, bias=False), inner)

@@ -22,7 +22,7 @@ class Separable(Block):
     def __init__(self, C: int, *, channels: Positive | None = None, kernel: Odd = 3):
         super().__init__()
         role(self, "block.out")
-        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C, bias=False), "conv.main")
+        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C, bias=False), "conv.depthwise")
         self.pointwise = role(nn.Conv1d(C, C if channels is None else channels, 1), "conv.main")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class ScalarHead(Head):
         self.pool, self.pool_at, self.norm_at, self.loss_name = pool, pool_at, norm_at, loss
         self.window = window
         features = C * {"flatten": L or 1, "mean_max": 2}.get(pool, 1)
-        self.norm = role(_Norm(norm, C if norm_at == "position" else features), "norm")
+        self.norm = _Norm(norm, C if norm_at == "position" else features)
         self.score = nn.Linear(C, 1, bias=False) if pool == "attention" else None
         self.input_dropout = nn.Dropout(input_dropout)
         self.layers = _layers(features, hidden, targets, hidden_norm, dropout, activation)
@@ -127,7 +127,7 @@ class _Norm(nn.Module):
     def __init__(self, kind: HeadNorm, features: int):
         super().__init__()
         kinds = {"layer": LayerNorm, "batch": nn.BatchNorm1d}
-        self.norm = kinds[kind](features) if kind in kinds else nn.Identity()
+        self.norm = role(kinds[kind](features), "norm") if kind in kinds else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self.norm, nn.BatchNorm1d):
@@ -142,7 +142,7 @@ def _layers(
     for width in hidden:
         layers.append(nn.Linear(features, width))
         if norm != "none":
-            layers.append(role(_Norm(norm, width), "norm"))
+            layers.append(_Norm(norm, width))
         if dropout:
             layers.append(nn.Dropout(dropout))
         layers.append(activation_by_name(activation))

@@ -42,7 +42,7 @@ class ConformerLayer(Block):
         role(self, "block.out")
         self.forward1 = _FeedForward(C, expand, dropout, eps)
         self.norm_conv = role(LayerNorm(C, eps=eps), "norm")
-        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C, bias=False), "conv.main")
+        self.depthwise = role(nn.Conv1d(C, C, kernel, padding=kernel // 2, groups=C, bias=False), "conv.depthwise")
         self.pointwise = role(nn.Conv1d(C, C, 1), "conv.main")
         self.activation = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
