@@ -20,7 +20,7 @@ ALLOWED = {
     "layers": {"_torchvision"},
     **{room: {"errors", "graph", "layers", "_torchvision"} for room in ROOMS},
     "data": {"errors"},
-    "adapters": {"errors", "graph", "layers", ""},
+    "adapters": {"errors", "graph", "layers", "weights", ""},  # weights: the names that other packages give modules
     "weights": {"errors", "graph", ""},
     "testing": {"errors", "graph", "layers", "adapters", "_torchvision", ""},
     "training": {"errors", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
