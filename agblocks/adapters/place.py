@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class Place:
     axis: int = -1
     like: Tensor | None = None  # a tensor of the model, where the module has none
     on: torch.device | None = None  # where the adapter is to be, if not where the module is
+    recipe: Any = field(default=None, repr=False, compare=False)  # the resolved recipe, where the model has one
 
     @property
     def weight(self) -> Tensor | None:

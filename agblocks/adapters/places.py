@@ -16,7 +16,8 @@ from .probing import watch
 def places(base: nn.Module, modules: Mapping[str, nn.Module], probe: Any = None) -> dict[str, Place]:
     """Where adapters would sit, by name. The probe, if there is one, is run where something is still unknown."""
     like = next((p for p in base.parameters() if p.is_floating_point()), None)
-    found = {path: replace(_of_node(base, place_of(path, m)), like=like) for path, m in modules.items()}
+    recipe = getattr(base, "resolved", None)
+    found = {path: replace(_of_node(base, place_of(path, m)), like=like, recipe=recipe) for path, m in modules.items()}
     unknown = {path: place.module for path, place in found.items() if place.outputs is None}
     if probe is not None and unknown:
         for path, seen in watch(base, unknown, probe).items():
