@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from torch import nn
 
-from .norm import RMSBatchNorm
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "mean_square")
 
 
-def rest_norms(model: nn.Module) -> list[str]:
-    """Put every norm with running statistics that does not train in evaluation; returns their names.
+def norms_that_move(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
+    """Every module with running statistics, with the parameters that it goes by.
 
-    A norm trains if one of its own parameters wants a gradient; one without parameters if any parameter of the model
-    does. `requires_grad_(False)` alone would not stop statistics from following the batches. To be called after
-    `train()`, which undoes it.
+    Those are its own, or, where it has none, those of the nearest part around it that has some.
     """
-    names = []
-    for name, module in model.named_modules():
-        moves = isinstance(module, (nn.modules.batchnorm._NormBase, RMSBatchNorm))
-        if moves and getattr(module, "track_running_stats", True):
-            own = list(module.parameters(recurse=False))
-            if not any(p.requires_grad for p in (own or model.parameters())):
-                module.eval()
-                names.append(name)
-    return names
+    modules = dict(model.named_modules())
+    found = []
+    for name, module in modules.items():
+        if any(b is not None and key in STATISTICS for key, b in module._buffers.items()):
+            watched = list(module.parameters())
+            while not watched and name:
+                name = name.rpartition(".")[0]
+                watched = list(modules[name].parameters())
+            found.append((module, watched))
+    return found
+
+
+def rest_norms(model: nn.Module) -> None:
+    """Put norms with running statistics of frozen parts in evaluation. To be called after `train()`, which undoes it.
+
+    `requires_grad_(False)` alone would not stop statistics from following the batches.
+    """
+    for norm, watched in norms_that_move(model):
+        if not any(p.requires_grad for p in watched):
+            norm.training = False

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from ..layers.rest import STATISTICS, norms_that_move
 from .choose import chosen, graph_of
 from .errors import RunError
 from .tune import Tune
-
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "mean_square")
 
 
 class Frozen:
@@ -35,7 +34,7 @@ class Frozen:
         self._norms: list[tuple[nn.Module, list[nn.Parameter]]] = []
         self._rested: set[int] = set()
         # A wrapper of adapters may say that its norms follow the batches, frozen or not, and saves what they hold.
-        for norm, watched in [] if getattr(model, "norms", None) == "track" else _norms(model):
+        for norm, watched in [] if getattr(model, "norms", None) == "track" else norms_that_move(model):
             rests = model.training and not norm.training
             if rests and any(p.requires_grad for p in watched):
                 continue  # it trains, and was put in evaluation by hand: there it stays
@@ -87,7 +86,7 @@ class Frozen:
         still: list[Tensor] = [p for p, _ in self._flags if self.after(p) is None]
         for norm, watched in self._norms:
             if all(self.after(p) is None for p in watched):
-                still += [b for name, b in norm.named_buffers(recurse=False) if name in _STATISTICS]
+                still += [b for name, b in norm.named_buffers(recurse=False) if name in STATISTICS]
         return still
 
     def restore(self) -> None:
@@ -107,17 +106,3 @@ def freeze(model: nn.Module, tune: Tune | str) -> Frozen:
         `fit` does all of this.
     """
     return Frozen(model, Tune.parse(tune) if isinstance(tune, str) else tune)
-
-
-def _norms(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
-    """Every module with running statistics, with the parameters it goes by."""
-    modules = dict(model.named_modules())
-    found = []
-    for name, module in modules.items():
-        if any(b is not None and key in _STATISTICS for key, b in module._buffers.items()):
-            watched = list(module.parameters())
-            while not watched and name:
-                name = name.rpartition(".")[0]
-                watched = list(modules[name].parameters())
-            found.append((module, watched))
-    return found
