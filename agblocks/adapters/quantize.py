@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from .adapted import Adapted
 from .errors import MergedStateError, QuantizedBaseError, UnsupportedModule
 from .nf4 import BLOCK, NF4Error
 from .nf4_tensor import NF4Tensor
+from .site import Site
 from .targets import select
 
 INPUTS = 4  # channels up to which a map is left alone: convolutions that read DNA
@@ -68,7 +70,8 @@ class Quantized:
     def dequantize_(self) -> nn.Module:
         """Put dense weights back, on the device and in the type of now, and return the model.
 
-        They are the packed ones restored; with `keep_original` those that were there before, bit for bit.
+        They are the packed ones restored; with `keep_original` those that were there before, bit for bit. They train
+        if they did before, and no adapters are attached.
         Raises `QuantizedBaseError`, and changes nothing, where a weight is no longer the packed one.
         """
         dense: list[Tensor] = []
@@ -82,8 +85,9 @@ class Quantized:
                 dense.append(self.originals[i].to(weight.device, weight.dtype, copy=True))
             else:
                 dense.append(weight.dequantize())
+        resting = any(isinstance(getattr(hook, "__self__", None), Site) for hook in _hooks(self.model))
         for entry, tensor in zip(self.entries, dense, strict=True):
-            _put(self.model, entry.modules, nn.Parameter(tensor, requires_grad=entry.trained))
+            _put(self.model, entry.modules, nn.Parameter(tensor, requires_grad=entry.trained and not resting))
         self.entries, self.originals = [], []
         return self.model
 
@@ -127,6 +131,11 @@ def quantize(
     for entry, parameter in zip(entries, packed, strict=True):
         _put(model, entry.modules, parameter)
     return Quantized(model, entries, left, originals)
+
+
+def _hooks(model: nn.Module) -> Iterator[Any]:
+    for module in model.modules():
+        yield from (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
 
 
 def _why_not(module: nn.Module) -> str | None:
