@@ -41,20 +41,25 @@ def clock(work: Callable[[], object], repeats: int = 20, warm_up: int = 3) -> Ti
 
 
 def pair(
-    ours: Callable[[], object], other: Callable[[], object], repeats: int = 20, warm_up: int = 3, batch: int = 1
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    repeats: int = 20,
+    warm_up: int = 3,
+    batch: int = 1,
+    timer: Callable[[], float] = time.perf_counter,
 ) -> tuple[Timing, Timing, Ratio]:
-    """Time two pieces of work in turn, their order changing; `batch` calls make one run."""
+    """Time two pieces of work in turn, their order changing; `batch` calls make one run, `timer` tells the seconds."""
     for _ in range(warm_up):
         ours(), other()
     mine, theirs = [], []
     for turn in range(repeats):
         for work, into in ((ours, mine), (other, theirs))[:: 1 if turn % 2 else -1]:
-            into.append(_once(work, batch))
+            into.append(_once(work, batch, timer))
     return Timing(mine), Timing(theirs), Ratio([a / b for a, b in zip(mine, theirs, strict=True)])
 
 
-def _once(work: Callable[[], object], batch: int = 1) -> float:
-    start = time.perf_counter()
+def _once(work: Callable[[], object], batch: int = 1, timer: Callable[[], float] = time.perf_counter) -> float:
+    start = timer()
     for _ in range(batch):
         work()
-    return (time.perf_counter() - start) / batch
+    return (timer() - start) / batch
