@@ -17,7 +17,7 @@ from ..layers import activation as activation_by_name
 from .adapter import Adapter, Phase, given, main, remade
 from .dense import ChannelNorm, Dense, Draw, cast
 from .errors import UnsupportedModule
-from .place import Place
+from .place import Place, along
 
 Scaling = PositiveFloat | Literal["learned", "channel"]
 UpInit = Literal["same", "zero"]
@@ -106,18 +106,16 @@ class Bottleneck(Adapter):
 
     def narrowed(self, h: Tensor) -> Tensor:
         """`D h + d`."""
-        return self.down(h)
+        return self.down(h, self.axis)
 
     def widened(self, z: Tensor) -> Tensor:
         """`U z + u`."""
-        return self.up(z)
+        return self.up(z, self.axis)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         y = main(out)
         h = given(args, kwargs) if self.taps_input else y
-        change = self.change(h if self.axis == -1 else h.movedim(self.axis, -1), module.training)
-        if self.axis != -1:
-            change = change.movedim(-1, self.axis)
+        change = self.change(h, module.training)
         if change.shape != y.shape:
             raise UnsupportedModule(
                 f"{self.kind.name!r} cannot sit on {self.path!r}: it reads {list(h.shape)} and gives {list(y.shape)}; "
@@ -126,20 +124,21 @@ class Bottleneck(Adapter):
         return remade(out, y + cast(change, y))
 
     def change(self, h: Tensor, training: bool) -> Tensor:
-        """What is added, channels last."""
-        z = self.activation(self.narrowed(h if self.norm_before is None else self.norm_before(h)))
+        """What is added."""
+        z = self.activation(self.narrowed(h if self.norm_before is None else self.norm_before(h, self.axis)))
         if self.dropout and training:
             z = F.dropout(z, self.dropout)
         change = self.widened(z)
         if self.norm_after is not None:
-            change = self.norm_after(change)
+            change = self.norm_after(change, self.axis)
         if self.scale is not None:
-            change = change * cast(self.scale, change)
+            change = change * along(self.scale, change, self.axis)
         elif self.scaling != 1:
             change = change * self.scaling
         if self.gate is not None:
-            gate = torch.sigmoid(self.gate(h))
-            change = change * (gate.mean(tuple(range(1, gate.dim() - 1)), keepdim=True) if gate.dim() > 2 else gate)
+            gate = torch.sigmoid(self.gate(h, self.axis))
+            inner = [axis for axis in range(1, gate.dim()) if axis != self.axis % gate.dim()]
+            change = change * (gate.mean(inner, keepdim=True) if inner else gate)
         if self.drop_path and training:
             change = change * F.dropout(change.new_ones(len(change), *(1,) * (change.dim() - 1)), self.drop_path)
         return change

@@ -38,8 +38,18 @@ def draw(parameter: Tensor, how: Draw, std: float, generator: torch.Generator) -
     parameter.copy_(values)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, axis: int = -1) -> Tensor:
+    """`W x + b` over one axis, in the type of x. Tracks with channels second stay as they lie: 2 to 3 times faster."""
+    weight, bias = cast(weight, x), None if bias is None else cast(bias, x)
+    if axis == -1:
+        return F.linear(x, weight, bias)
+    if axis == 1 and x.dim() == 3:
+        return F.conv1d(x, weight[..., None], bias)
+    return F.linear(x.movedim(axis, -1), weight, bias).movedim(-1, axis)
+
+
 class Dense(nn.Module):
-    """`W x + b` over the last axis, computed in the type of x. Parameters: outputs * inputs, + outputs with a bias."""
+    """`W x + b` over one axis, computed in the type of x. Parameters: outputs * inputs, + outputs with a bias."""
 
     bias: nn.Parameter | None
 
@@ -57,12 +67,12 @@ class Dense(nn.Module):
         else:
             draw(self.weight, how, std, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, cast(self.weight, x), None if self.bias is None else cast(self.bias, x))
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        return linear(x, self.weight, self.bias, axis)
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the last axis with a scale and an offset of its own, computed in the type of x."""
+    """Layer norm over one axis with a scale and an offset of its own, computed in the type of x."""
 
     def __init__(self, place: Place, channels: int):
         super().__init__()
@@ -74,5 +84,6 @@ class ChannelNorm(nn.Module):
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, cast(self.weight, x), cast(self.bias, x))
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        rows = x.movedim(axis, -1)
+        return F.layer_norm(rows, self.weight.shape, cast(self.weight, x), cast(self.bias, x)).movedim(-1, axis)

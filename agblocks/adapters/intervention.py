@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from ..graph.types import Positive, Probability
 from .adapter import Adapter, Phase, main, remade
 from .affine import Affine, has_bias
-from .dense import cast, draw
+from .dense import cast, draw, linear
 from .errors import UnsupportedModule
 from .place import Place
 from .positions import Positions, complaint, ranges
@@ -79,38 +79,36 @@ class Intervention(Adapter):
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         y = main(out)
-        h = y if self.axis == -1 else y.movedim(self.axis, -1)
         if self.positions == "all":
-            new = h + self.change(h, module.training)
-        else:
-            new = self._at_positions(h, module.training)
-        return remade(out, new if self.axis == -1 else new.movedim(-1, self.axis))
+            return remade(out, y + self.change(y, module.training))
+        return remade(out, self._at_positions(y, module.training))
 
     def change(self, h: Tensor, training: bool) -> Tensor:
-        """What is added, channels last."""
+        """What is added."""
         rows = self.rows()
-        z = F.linear(h, cast(self.inward(rows), h), cast(self.b, h))
-        change = F.linear(z, cast(rows, z).T)
+        z = linear(h, self.inward(rows), self.b, self.axis)
+        change = linear(z, rows.T, None, self.axis)
         if self.dropout and training:
             change = F.dropout(change, self.dropout)
         return cast(change, h)
 
-    def _at_positions(self, h: Tensor, training: bool) -> Tensor:
-        if h.dim() != 3:
+    def _at_positions(self, y: Tensor, training: bool) -> Tensor:
+        if y.dim() != 3:
             raise UnsupportedModule(
                 f"{self.kind.name!r} at {self.path!r}: positions {self.positions!r} want one length, and what it gives "
-                f"is {list(h.shape)} with the channels last; positions 'all' fits"
+                f"is {list(y.shape)}; positions 'all' fits"
             )
+        axis = 1 if self.axis % 3 == 2 else 2
         try:
-            wanted = ranges(self.positions, h.shape[1])
+            wanted = ranges(self.positions, y.shape[axis])
         except ValueError as error:
             raise UnsupportedModule(f"{self.kind.name!r} at {self.path!r}: {error}") from None
         pieces, at = [], 0
         for start, stop in wanted:
-            part = h[:, start:stop]
-            pieces += [h[:, at:start], part + self.change(part, training)]
+            part = y.narrow(axis, start, stop - start)
+            pieces += [y.narrow(axis, at, start - at), part + self.change(part, training)]
             at = stop
-        return torch.cat([*pieces, h[:, at:]], 1)
+        return torch.cat([*pieces, y.narrow(axis, at, y.shape[axis] - at)], axis)
 
     def unfoldable(self, module: nn.Module) -> str | None:
         if why := super().unfoldable(module):

@@ -14,7 +14,7 @@ from agblocks import adapt
 from agblocks.adapters import AdapterError, AdapterSpec
 from agblocks.adapters.errors import UnsupportedModule
 from agblocks.errors import AgblocksError
-from agblocks.layers import StandardizedConv1d, role
+from agblocks.layers import HookPoint, StandardizedConv1d, role
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -154,7 +154,7 @@ def test_images_and_vectors(kind):
         model = nn.Sequential(layer.double())
         y = flat(model(x).detach())
         one = moved(adapt(model, [f"{kind}:glob=0"]))
-        same = nn.Sequential(nn.Identity())
+        same = nn.Sequential(HookPoint())
         role(same[0], "block.out", width=8, axis=1)
         same.like = nn.Parameter(drawn(1))  # says the type
         other = moved(adapt(same, [f"{kind}:glob=0"]))

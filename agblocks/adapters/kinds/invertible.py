@@ -22,7 +22,7 @@ STD = 0.02  # of every weight
 
 
 class Network(nn.Module):
-    """Linear, ReLU, linear over the last axis."""
+    """Linear, ReLU, linear over one axis."""
 
     def __init__(self, place: Place, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -33,12 +33,12 @@ class Network(nn.Module):
         self.first.draw("normal", STD, generator)
         self.second.draw("zero" if zero else "normal", STD, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(self.second(torch.relu(self.first(x))), x)
+    def forward(self, x: Tensor, axis: int) -> Tensor:
+        return cast(self.second(torch.relu(self.first(x, axis)), axis), x)
 
 
 class Coupling(nn.Module):
-    """`y1 = c(x1; F(x2))`, `y2 = c(x2; G(y1))` on the halves of the last axis, and the way back.
+    """`y1 = c(x1; F(x2))`, `y2 = c(x2; G(y1))` on the halves of one axis, and the way back.
 
     c adds what the network gives or, with a `clamp`, multiplies and adds: `x e(s) + t`, where
     `e(s) = exp(0.636 clamp atan(s / clamp))`. Of an odd number of channels the second half has one more.
@@ -57,32 +57,32 @@ class Coupling(nn.Module):
         self.F.draw(generator, self.zero)
         self.G.draw(generator, self.zero)
 
-    def _couple(self, x: Tensor, said: Tensor) -> Tensor:
+    def _couple(self, x: Tensor, said: Tensor, axis: int) -> Tensor:
         if self.clamp is None:
             return x + said
-        s, t = said.chunk(2, -1)
+        s, t = said.chunk(2, axis)
         return x * self._factor(s) + t
 
-    def _uncouple(self, y: Tensor, said: Tensor) -> Tensor:
+    def _uncouple(self, y: Tensor, said: Tensor, axis: int) -> Tensor:
         if self.clamp is None:
             return y - said
-        s, t = said.chunk(2, -1)
+        s, t = said.chunk(2, axis)
         return (y - t) / self._factor(s)
 
     def _factor(self, s: Tensor) -> Tensor:
         assert self.clamp is not None
         return torch.exp(0.636 * self.clamp * torch.atan(s / self.clamp))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x1, x2 = x.split(self.sizes, -1)
-        y1 = self._couple(x1, self.F(x2))
-        return torch.cat([y1, self._couple(x2, self.G(y1))], -1)
+    def forward(self, x: Tensor, axis: int = -1) -> Tensor:
+        x1, x2 = x.split(self.sizes, axis)
+        y1 = self._couple(x1, self.F(x2, axis), axis)
+        return torch.cat([y1, self._couple(x2, self.G(y1, axis), axis)], axis)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, axis: int = -1) -> Tensor:
         """What `forward` made y of."""
-        y1, y2 = y.split(self.sizes, -1)
-        x2 = self._uncouple(y2, self.G(y1))
-        return torch.cat([self._uncouple(y1, self.F(x2)), x2], -1)
+        y1, y2 = y.split(self.sizes, axis)
+        x2 = self._uncouple(y2, self.G(y1, axis), axis)
+        return torch.cat([self._uncouple(y1, self.F(x2, axis), axis), x2], axis)
 
 
 class Invertible(Adapter):
@@ -139,13 +139,11 @@ class Invertible(Adapter):
         return not self.inverts
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        x = given(args, kwargs)
-        return regiven(args, kwargs, self.shared.inverse(x.movedim(self.axis, -1)).movedim(-1, self.axis))
+        return regiven(args, kwargs, self.shared.inverse(given(args, kwargs), self.axis))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        y = main(out)
         coupling = self.shared if self.coupling is None else self.coupling
-        return remade(out, coupling(y.movedim(self.axis, -1)).movedim(-1, self.axis))
+        return remade(out, coupling(main(out), self.axis))
 
 
 def _named(place: Place, inverse: str | None) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agblocks.graph.adapter_kinds import adapter
@@ -14,7 +13,7 @@ from agblocks.graph.types import Positive, Probability
 from agblocks.layers import Activation
 
 from ..bottleneck import Bottleneck, Scaling, UpInit
-from ..dense import cast, draw, unset
+from ..dense import draw, linear, unset
 from ..place import Place
 
 SHARED_STD, OWN_STD = 1e-4, 1e-2  # of the rule
@@ -58,8 +57,8 @@ class PHMLinear(nn.Module):
         blocks = torch.einsum("irk,iko->ior", self.s, self.t)
         return torch.einsum("ipq,ior->qopr", rule, blocks).reshape(len(self.bias), -1)
 
-    def forward(self, x: Tensor, rule: Tensor) -> Tensor:
-        return F.linear(x, cast(self.weight(rule), x), cast(self.bias, x))
+    def forward(self, x: Tensor, rule: Tensor, axis: int = -1) -> Tensor:
+        return linear(x, self.weight(rule), self.bias, axis)
 
 
 @adapter("compacter", role=("block.attn", "block.mlp"))
@@ -125,10 +124,10 @@ class Compacter(Bottleneck):
             self.rule_up.reset_parameters(generator)
 
     def narrowed(self, h: Tensor) -> Tensor:
-        return self.down(h, (self.rule_down if self.owns else self.shared).A)
+        return self.down(h, (self.rule_down if self.owns else self.shared).A, self.axis)
 
     def widened(self, z: Tensor) -> Tensor:
-        return self.up(z, (self.rule_up if self.owns else self.shared).A)
+        return self.up(z, (self.rule_up if self.owns else self.shared).A, self.axis)
 
 
 @adapter("compacter_pp", role="block.mlp")
