@@ -103,6 +103,12 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], content: Mapping[str,
     if len(text) > LARGEST:
         raise AdapterFileError(f"{file}: its description takes {len(text):,} characters, {LARGEST:,} are read")
     octets = save(dict(tensors), metadata={FORMAT: text})  # one entry: several would come in any order
+    write_whole(file, octets)
+    return file
+
+
+def write_whole(file: Path, octets: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, rename it."""
     beside = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as handle:
@@ -114,7 +120,6 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], content: Mapping[str,
         raise AdapterFileError(f"{file}: cannot be written: {error.strerror or error}") from None
     finally:
         beside.unlink(missing_ok=True)
-    return file
 
 
 class Reader:
@@ -168,16 +173,7 @@ def read_record(path: str | Path) -> Record:
 
 
 def _record(path: str | Path, text: str) -> Record:
-    if len(text) > LARGEST:
-        raise AdapterFileError(f"{path}: metadata of {len(text):,} characters, {LARGEST:,} are read")
-    if (deep := _depth(text)) > DEEPEST:
-        raise AdapterFileError(f"{path}: metadata nested {deep} deep, {DEEPEST} are read")
-    try:
-        said = json.loads(text, parse_constant=_refuse)
-    except ValueError as error:
-        raise AdapterFileError(f"{path}: damaged metadata: {error}") from None
-    if not isinstance(said, dict):
-        raise AdapterFileError(f"{path}: damaged metadata: a {type(said).__name__}")
+    said = parse(path, text)
     if type(said.get("version")) is not int or said["version"] != VERSION:
         raise AdapterFileError(
             f"{path}: version {said.get('version')!r} of the format, this agblocks reads {VERSION}; it was written by "
@@ -191,6 +187,21 @@ def _record(path: str | Path, text: str) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise AdapterFileError(f"{path}: damaged metadata: {where}: {first['msg']}") from None
+
+
+def parse(path: str | Path, text: str) -> dict[str, Any]:
+    """A JSON object that a stranger may have written: of bounded size and depth, with numbers that are numbers."""
+    if len(text) > LARGEST:
+        raise AdapterFileError(f"{path}: metadata of {len(text):,} characters, {LARGEST:,} are read")
+    if (deep := _depth(text)) > DEEPEST:
+        raise AdapterFileError(f"{path}: metadata nested {deep} deep, {DEEPEST} are read")
+    try:
+        said = json.loads(text, parse_constant=_refuse)
+    except ValueError as error:
+        raise AdapterFileError(f"{path}: damaged metadata: {error}") from None
+    if not isinstance(said, dict):
+        raise AdapterFileError(f"{path}: damaged metadata: a {type(said).__name__}")
+    return said
 
 
 def _depth(text: str) -> int:
