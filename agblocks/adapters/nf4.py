@@ -28,6 +28,9 @@ BLOCK = 64  # weights that share an absmax
 SCALES = 256  # absmax that share a scale in double quantisation
 TINY = 1e-38
 STEPS = 65_535
+ROUTED = (
+    4096  # weights from which bitsandbytes, if asked for, is quicker; odd numbers it would first compile, for seconds
+)
 CHUNK = 1 << 20  # weights quantised at once, which bounds the memory that takes
 TAIL = 0.9677083  # the outermost quantile: halfway between 1 - 1/30 and 1 - 1/32
 
@@ -141,7 +144,8 @@ def absmax(packed: Packed) -> Tensor:
 @torch.no_grad()
 def unpack(packed: Packed, size: int, *, block: int = BLOCK, dtype: torch.dtype = torch.float32) -> Tensor:
     """The `size` weights that packed ones stand for, flat: value times absmax in float32, rounded once to `dtype`."""
-    if _route["bitsandbytes"] is not None and dtype in (torch.float32, torch.bfloat16, torch.float16):
+    served = size >= ROUTED and size % 2 == 0 and dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if _route["bitsandbytes"] is not None and served:
         return _by_bitsandbytes(packed, size, block, dtype)
     values = _on(packed.codes, "PAIRS").index_select(0, packed.codes.int()).view(torch.float32)[:size]
     if size % block:
@@ -159,7 +163,7 @@ def unpack_rows(packed: Packed, rows: Tensor, width: int, *, block: int = BLOCK)
 
 
 def use_bitsandbytes(flag: bool) -> None:
-    """Let bitsandbytes (the extra `qlora`) restore weights from now on: the same numbers, quicker. For the process.
+    """Let bitsandbytes (the extra `qlora`) restore large weights from now on: the same numbers, quicker. Process-wide.
 
     Raises `NF4Error` where it cannot be imported. Without this call it is never imported.
     """
