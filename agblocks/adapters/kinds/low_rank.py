@@ -68,6 +68,7 @@ class Lora(Adapter):
         self.rank, self.init, self.dropout, self.lr_ratio = rank, init, dropout, lr_ratio
         self.scale = alpha / (math.sqrt(rank) if rslora else rank)
         self.centred = (center is None and hasattr(module, "effective_weight")) or bool(center)
+        self.plain = weight.dim() == 2 and not self.embeds and not self.centred and init != "pissa"
         self.A = self.parameter(rank, *shape[1:])
         self.B = self.parameter(shape[0], rank // self.groups)
         if init == "pissa":
@@ -107,8 +108,19 @@ class Lora(Adapter):
         y = out if isinstance(out, Tensor) else main(out)
         if self.dropout and module.training and not self.embeds:
             x = F.dropout(x, self.dropout)
-        new = y + self.delta(module, x, y.dtype)
+        new = self._beside(x, y) if self.plain else y + self.delta(module, x, y.dtype)
         return new if y is out else remade(out, new)
+
+    def _beside(self, x: Tensor, y: Tensor) -> Tensor:
+        """`y + s B A x` of a linear map, in one pass over y where the types allow it."""
+        a, b = self.A, self.B
+        if a.dtype != x.dtype:
+            a, b = a.to(x.dtype), b.to(x.dtype)
+        h = F.linear(x, a)
+        if h.dtype != y.dtype:
+            return y + F.linear(h * self.scale, b).to(y.dtype)
+        rows, thin = y.reshape(-1, y.shape[-1]), h.reshape(-1, h.shape[-1])
+        return torch.addmm(rows, thin, b.t(), alpha=self.scale).view(y.shape)
 
     def delta(self, module: nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:
         """`s B A x` in some type."""
