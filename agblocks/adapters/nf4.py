@@ -28,9 +28,7 @@ BLOCK = 64  # weights that share an absmax
 SCALES = 256  # absmax that share a scale in double quantisation
 TINY = 1e-38
 STEPS = 65_535
-ROUTED = (
-    4096  # weights from which bitsandbytes, if asked for, is quicker; odd numbers it would first compile, for seconds
-)
+ROUTED = 4096  # weights from which bitsandbytes serves, if asked for; odd numbers it would first compile, for seconds
 CHUNK = 1 << 20  # weights quantised at once, which bounds the memory that takes
 TAIL = 0.9677083  # the outermost quantile: halfway between 1 - 1/30 and 1 - 1/32
 
