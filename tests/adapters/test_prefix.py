@@ -6,12 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import agblocks
 from agblocks.adapters import AdapterError, AdapterSpec, Average, adapt, eject
 from agblocks.adapters.errors import CompositionError, UnsupportedModule
+from agblocks.adapters.store import load
 from agblocks.layers import MultiQueryAttention, SelfAttention, streaming
 from agblocks.layers.distances import distance_features
 from agblocks.layers.grouped import GroupedAttention
@@ -267,6 +269,19 @@ def test_the_bottleneck_is_the_formula_and_ejecting_keeps_what_it_gives():
     assert all(p.grad is not None for p in adapted.bank.parameters())
     with pytest.raises(AdapterError, match="nothing to eject"):
         eject(adapted)
+
+
+def test_a_file_holds_the_bottleneck_or_what_it_gives(tmp_path):
+    adapted, x = adapt(small_tower(), ["prefix:length=2,hidden=3,width=3"]), rows(1, 8, 6).float()
+    with torch.no_grad():
+        wanted = adapted(x)["tower"]
+        for name, parts in (("large", {"shared"}), ("flat", {"sites"})):
+            path = tmp_path / f"{name}.safetensors"
+            if name == "flat":
+                eject(adapted)
+            adapted.save(path)
+            assert {key.partition("/")[0] for key in safe_open(path, "pt").keys()} == parts  # noqa: SIM118
+            assert torch.equal(load(small_tower(), path)(x)["tower"], wanted)
 
 
 def test_ejecting_leaves_other_names_alone():
