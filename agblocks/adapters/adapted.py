@@ -48,8 +48,7 @@ class Adapted(nn.Module):
     def train(self, mode: bool = True) -> Adapted:
         """As any module; frozen norms stay in evaluation unless `norms` is "track"."""
         super().train(mode)
-        if mode and self.norms == "frozen":
-            rest_norms(self.base)
+        self.__dict__["_resting"] = rest_norms(self.base) if mode and self.norms == "frozen" else []
         return self
 
     def add(self, name: str, specs: Iterable[AdapterSpec | str | Mapping[str, Any]], **options: Any) -> Adapted:
@@ -60,6 +59,8 @@ class Adapted(nn.Module):
     def detach(self) -> nn.Module:
         """Take every adapter away: the base exactly as it was given, `requires_grad` flags too."""
         self.bank.detach()
+        for norm in self.__dict__.pop("_resting", ()):
+            norm.training = self.base.training
         return self.base
 
     def merged(self) -> nn.Module:
@@ -73,10 +74,6 @@ class Adapted(nn.Module):
         twin.bank.merge_()
         twin.bank.forget_merge()
         return twin.detach()
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile in place, as `nn.Module.compile`; adapters that come and go later are noticed."""
-        super().compile(*args, **kwargs)
 
     def save(self, path: Any, name: str = "default", **options: Any) -> None:
         """Write one adapter by itself; see `agblocks.adapters.store.save`."""

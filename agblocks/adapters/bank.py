@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import near
 from ..graph.adapter_spec import AdapterSpec
 from .adapter import Adapter
 from .composition import Composition, Fuse, Stack
-from .errors import AdapterError, AlreadyAttached, DuplicateSite, MergedStateError, UnknownAdapter
+from .errors import AdapterError, AlreadyAttached, MergedStateError, UnknownAdapter
+from .flags import names_in, opened, set_flags
 from .fusion import Fusion
 from .guard import notice_hooks, refuse_bare_wrapping, refuse_sharded
+from .making import generator, make
 from .merging import Merge, merge
 from .place import Place
 from .places import places
@@ -75,15 +75,15 @@ class AdapterBank(nn.Module):
 
         wanted = [as_spec(spec) for spec in specs]
         self._free(name)
-        opened = self._opened(train)
+        trained = opened(self.base, train)
         found = [select(self.base, spec.target, f"{spec.kind}") for spec in wanted]
-        if not any(found) and not opened:
+        if not any(found) and not trained:
             raise AdapterError("there is nothing to attach: no spec, and nothing of the base is to train")
         refuse_sharded(self.base)
         notice_hooks(self.base, on_compiled)
         known = places(self.base, {path: m for each in found for path, m in each.items()}, probe)
-        made, shared = self._made(name, wanted, found, known, seed)
-        self._put(name, Named(tuple(wanted), tuple(tuple(each) for each in found), tuple(opened)), made, shared, known,
+        made, shared = make(name, wanted, found, known, seed)
+        self._put(name, Named(tuple(wanted), tuple(tuple(each) for each in found), tuple(trained)), made, shared, known,
                   probe)  # fmt: skip
 
     def _free(self, name: str) -> None:
@@ -124,48 +124,6 @@ class AdapterBank(nn.Module):
     def _parts(self) -> tuple[Any, ...]:
         return () if self.active is None else (self.active,)
 
-    def _made(
-        self, name: str, specs: Sequence[AdapterSpec], found: Sequence[dict[str, nn.Module]],
-        known: Mapping[str, Place], seed: int,
-    ) -> tuple[list[tuple[str, str, Adapter]], dict[str, nn.Module]]:  # fmt: skip
-        """Every adapter, with its site and key, and what they share; nothing is attached yet."""
-        made: list[tuple[str, str, Adapter]] = []
-        taken: set[tuple[str, str]] = set()
-        shared: dict[str, nn.Module] = {}
-        for index, (spec, modules) in enumerate(zip(specs, found, strict=True)):
-            cls = spec.registered.target
-            common = getattr(cls, "common", None)
-            here = [known[path] for path in modules]
-            if common is not None and (part := common(here, **spec.args)) is not None:
-                shared[f"{name}:{index}"] = part
-                part.reset_parameters(_generator(seed, name, spec.kind, f"shared/{index}"))
-            for place in here:
-                if (place.path, spec.kind) in taken:
-                    raise DuplicateSite(
-                        f"{name!r} puts {spec.kind!r} on {place.path!r} twice; use another name for one"
-                    )
-                taken.add((place.path, spec.kind))
-                adapter: Adapter = cls(place, **spec.args)
-                if f"{name}:{index}" in shared:
-                    adapter.__dict__["shared"] = shared[f"{name}:{index}"]
-                if place.device.type != "meta":
-                    adapter.reset_parameters(_generator(seed, name, spec.kind, place.path))
-                made.append((place.path, f"{name}:{spec.kind}", adapter))
-        return made, shared
-
-    def _opened(self, train: Iterable[str]) -> list[str]:
-        """Names of the base's parameters under the modules that patterns name."""
-        if isinstance(train, str):
-            train = [train]
-        owned: dict[str, None] = {}
-        names = {id(p): n for n, p in self.base.named_parameters()}
-        for pattern in train:
-            field, equals, rest = pattern.partition("=")
-            target = {field: rest.split("+")} if equals else {"glob": [pattern]}
-            for module in select(self.base, target, "train").values():
-                owned.update(dict.fromkeys(names[id(p)] for p in module.parameters()))
-        return list(owned)
-
     def remove(self, name: str) -> None:
         """Take the adapters of a name away."""
         self._unmerged("remove")
@@ -177,15 +135,13 @@ class AdapterBank(nn.Module):
         for key in [k for k in self.shared if k.startswith(f"{name}:")]:
             del self.shared[key]
         for site_key, site in list(self.sites.items()):
-            for key in [
-                k for k in site._modules if k.partition(":")[0] == name or name in k.partition(":")[2].split("+")
-            ]:
+            for key in [key for key in site._modules if _concerns(key, name)]:
                 del site._modules[key]
             if not site._modules:
                 assert isinstance(site, Site)
                 site.unhook()
                 del self.sites[site_key]
-        left = [part for part in self._parts_of_active() if name not in _names(part)]
+        left = [part for part in self._parts_of_active() if name not in names_in(part)]
         self._set(Stack(*left) if left else None)
         self._freeze()
 
@@ -235,7 +191,7 @@ class AdapterBank(nn.Module):
             yield
 
     def _set(self, active: Composition | None) -> None:
-        for name in _names(active):
+        for name in names_in(active):
             self._known(name)
         self.active = active
         for site in self.sites.values():
@@ -267,7 +223,7 @@ class AdapterBank(nn.Module):
             if any(site.held(name) for name in names) and key not in site._modules:
                 place = places(self.base, {path: self.base.get_submodule(path)}, None)[path]
                 fusion = Fusion(place)
-                fusion.reset_parameters(_generator(seed, key, "fusion", path))
+                fusion.reset_parameters(generator(seed, key, "fusion", path))
                 site.add_module(key, fusion)
         return fuse
 
@@ -294,25 +250,8 @@ class AdapterBank(nn.Module):
         self._freeze()
 
     def _freeze(self) -> None:
-        """Set every flag: an adapter that is not active must not want gradients, or DDP waits for them."""
-        active = set(_names(self.active))
-        fused = _fused(self.active)
-        parameters = dict(self.base.named_parameters())
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)
-        for name, named in self.names.items():
-            on = name in active and named.trains and name not in fused
-            for own in named.train if name in active and named.trains else ():
-                parameters[own].requires_grad_(True)
-            for adapter in self.adapters(name):
-                adapter.requires_grad_(on)
-            for key, part in self.shared.items():
-                if key.startswith(f"{name}:"):
-                    part.requires_grad_(on)
-        for _, site in self._with_paths():
-            for key, module in site._modules.items():
-                if isinstance(module, Fusion):
-                    module.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
+        """Let what acts and may train want gradients, and nothing else."""
+        set_flags(self)
         if self._root is None and self.names:
             self._root = self.base.register_forward_pre_hook(self._wrapped)
 
@@ -410,21 +349,7 @@ def _composed(parts: Sequence[str | Composition]) -> Composition | None:
     return Stack(*parts)
 
 
-def _names(part: Any) -> tuple[str, ...]:
-    return () if part is None else (part,) if isinstance(part, str) else tuple(part.names())
-
-
-def _fused(part: Any) -> set[str]:
-    """Adapters under a fusion, which stay as they are while it trains."""
-    if isinstance(part, Fuse):
-        return set(part.names())
-    return set().union(*(_fused(child) for child in part.parts)) if isinstance(part, Composition) else set()
-
-
-def _generator(seed: int, *parts: str) -> torch.Generator:
-    """A source of draws that depends on nothing but these."""
-    digest = hashlib.sha256("\n".join((str(seed), *parts)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-__all__ = ["AdapterBank", "Named", "Tensor", "field"]
+def _concerns(key: str, name: str) -> bool:
+    """Whether a module of a site belongs to a name, or fuses it with others."""
+    owner, _, rest = key.partition(":")
+    return owner == name or (owner == "fusion" and name in rest.split("+"))

@@ -21,7 +21,8 @@ from .bank import AdapterBank, Named
 from .composition import Composition, Stack
 from .errors import AdapterError, AdapterFileError, BaseMismatch, CompositionError
 from .fingerprint import dtype_name, kept, whole
-from .guard import notice_hooks
+from .guard import notice_hooks, refuse_sharded
+from .making import make
 from .place import Place
 from .places import places
 from .record import Reader, Record, write
@@ -86,6 +87,7 @@ def load(model: nn.Module, path: str | Path, *, name: str | None = None, allow: 
     if unknown := {*([allow] if isinstance(allow, str) else allow)} - {"weights", "recipe"}:
         raise AdapterError(f"allow takes 'weights' and 'recipe', not {sorted(unknown)[0]!r}")
     bank = model.bank if isinstance(model, Adapted) else AdapterBank(model)
+    refuse_sharded(bank.base)
     with Reader(path) as opened:
         record = opened.record
         name = record.name if name is None else name
@@ -97,9 +99,9 @@ def load(model: nn.Module, path: str | Path, *, name: str | None = None, allow: 
             _refuse_overwriting(model, path, record)
         own = _from_data(path, record.composition, name)
         known = _places(path, bank.base, record)
-        wanted = _built(path, bank, name, named, {p: replace(k, on=torch.device("meta")) for p, k in known.items()})
+        wanted = _built(path, name, named, {p: replace(k, on=torch.device("meta")) for p, k in known.items()})
         _refuse_other_tensors(opened, bank.base, wanted, allow)
-        made, shared = _built(path, bank, name, named, known)
+        made, shared = _built(path, name, named, known)
         tensors = opened.read()
     _fill(path, made, shared, tensors)
     notice_hooks(bank.base, "refuse")
@@ -202,11 +204,11 @@ def _places(path: str | Path, base: nn.Module, record: Record) -> dict[str, Plac
     return found
 
 
-def _built(path: str | Path, bank: AdapterBank, name: str, named: Named, known: Mapping[str, Place]) -> Made:
+def _built(path: str | Path, name: str, named: Named, known: Mapping[str, Place]) -> Made:
     """Its adapters with values still to come; nothing is attached."""
     found = [{site: known[site].module for site in sites} for sites in named.sites]
     try:
-        return bank._made(name, named.specs, found, known, seed=0)
+        return make(name, named.specs, found, known, seed=0)
     except (AdapterError, RuntimeError, TypeError) as error:
         raise AdapterFileError(f"{path}: its adapters cannot be made: {error}") from None
 

@@ -24,11 +24,14 @@ def norms_that_move(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter
     return found
 
 
-def rest_norms(model: nn.Module) -> None:
-    """Put norms with running statistics of frozen parts in evaluation. To be called after `train()`, which undoes it.
+def rest_norms(model: nn.Module) -> list[nn.Module]:
+    """Put norms with running statistics of frozen parts in evaluation, and return those that were not.
 
-    `requires_grad_(False)` alone would not stop statistics from following the batches.
+    To be called after `train()`, which undoes it: `requires_grad_(False)` alone would not stop statistics from
+    following the batches.
     """
-    for norm, watched in norms_that_move(model):
-        if not any(p.requires_grad for p in watched):
-            norm.training = False
+    frozen = [norm for norm, watched in norms_that_move(model) if not any(p.requires_grad for p in watched)]
+    changed = [norm for norm in frozen if norm.training]
+    for norm in changed:
+        norm.training = False
+    return changed

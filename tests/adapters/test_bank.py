@@ -127,7 +127,9 @@ def test_training_mode():
     assert [m.training for m in base] == [True, False, False, True]
     adapted.eval().train()
     assert [m.training for m in base] == [True, False, False, True]
-    tracked = adapt(adapted.detach(), ["ia3:glob=0"], norms="track")
+    detached = adapted.detach()
+    assert detached is base and all(m.training for m in base)
+    tracked = adapt(base, ["ia3:glob=0"], norms="track")
     tracked.train()
     assert all(m.training for m in base)
 

@@ -423,6 +423,53 @@ def test_the_meta_device(file, tmp_path):
         load_adapter(model().to("meta"), file)
 
 
+def test_quantised_bases(tmp_path):
+    """A QLoRA file knows the packed weights it was made on, and says so where they are others or dense."""
+    from agblocks.adapters.quantize import quantize
+
+    def wide(seed=0, packed=True):
+        torch.manual_seed(seed)
+        base = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+        if packed:
+            quantize(base)
+        return base
+
+    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    made = adapted(["lora:glob=0+2,rank=2"], wide())
+    made.save(tmp_path / "a.safetensors")
+    assert read_record(tmp_path / "a.safetensors").quantised == {"0.weight": "NF4Tensor", "2.weight": "NF4Tensor"}
+    assert torch.equal(outputs(made, x), outputs(load_adapter(wide(), tmp_path / "a.safetensors"), x))
+    with pytest.raises(BaseMismatch, match="2 of its 2 modules have other weights than"):
+        load_adapter(wide(1), tmp_path / "a.safetensors")
+    with pytest.raises(BaseMismatch, match=r"\(float32 here, NF4Tensor and float32 there\)"):
+        load_adapter(wide(packed=False), tmp_path / "a.safetensors")
+    assert load_adapter(wide(packed=False), tmp_path / "a.safetensors", allow=["weights"]).bank.count() == 512
+
+
+def test_sharded_over_processes(tmp_path):
+    """Under FSDP the file holds whole tensors, and is the same; a model that is sharded already is refused."""
+    if not torch.distributed.is_available() or torch.distributed.is_initialized():
+        pytest.skip("torch.distributed is not there, or in use")
+    from torch.distributed.fsdp import fully_shard
+
+    plain, made = adapted(), adapted()
+    plain.save(tmp_path / "plain.safetensors")
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        fully_shard(made, mesh=mesh)
+        assert type(next(made.bank.parameters())).__name__ == "DTensor" or "DTensor" in str(
+            type(next(made.bank.parameters()).data)
+        )
+        made.save(tmp_path / "sharded.safetensors")
+        with pytest.raises(AdapterError, match="sharded already"):
+            load_adapter(fully_shard(model(), mesh=mesh), tmp_path / "plain.safetensors")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert (tmp_path / "plain.safetensors").read_bytes() == (tmp_path / "sharded.safetensors").read_bytes()
+
+
 def test_merged_compiled_unknown(file, tmp_path):
     made = adapted(["lora:glob=0,rank=2"])
     with pytest.raises(UnknownAdapter, match="'defualt'; did you mean default"):
@@ -616,7 +663,7 @@ def test_sizes_are_compared_before_anything_is_made(tmp_path, monkeypatch):
     adapted(["houlsby:glob=0"]).save(path)
     rewritten(path, lambda said: said["specs"][0].update(latent=60_000))
     made = []
-    monkeypatch.setattr("agblocks.adapters.bank._generator", lambda *args: made.append(args))
+    monkeypatch.setattr("agblocks.adapters.making.generator", lambda *args: made.append(args))
     with pytest.raises(AdapterFileError, match="60000"):
         load_adapter(model(), path)
     assert not made

@@ -1,0 +1,58 @@
+"""Which parameters want gradients: of adapters what acts and may train, of the base what it was said to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from .composition import Composition, Fuse
+from .fusion import Fusion
+from .targets import select
+
+if TYPE_CHECKING:
+    from .bank import AdapterBank
+
+
+def set_flags(bank: AdapterBank) -> None:
+    """Set every flag: an adapter that is not active must not want gradients, or DDP waits for them."""
+    active, fused = set(names_in(bank.active)), _fused(bank.active)
+    parameters = dict(bank.base.named_parameters())
+    for parameter in parameters.values():
+        parameter.requires_grad_(False)
+    for name, named in bank.names.items():
+        on = name in active and named.trains
+        for own in named.train if on else ():
+            parameters[own].requires_grad_(True)
+        shared = [part for key, part in bank.shared.items() if key.startswith(f"{name}:")]
+        for module in (*bank.adapters(name), *shared):
+            module.requires_grad_(on and name not in fused)
+    for site in bank.sites.values():
+        for key, module in site._modules.items():
+            if isinstance(module, Fusion):
+                module.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
+
+
+def opened(base: nn.Module, train: Iterable[str]) -> list[str]:
+    """Names of the base's parameters in modules that patterns name: globs, or `role=norm`."""
+    owned: dict[str, None] = {}
+    names = {id(p): n for n, p in base.named_parameters()}
+    for pattern in [train] if isinstance(train, str) else train:
+        field, equals, rest = pattern.partition("=")
+        target = {field: rest.split("+")} if equals else {"glob": [pattern]}
+        for module in select(base, target, "train").values():
+            owned.update(dict.fromkeys(names[id(p)] for p in module.parameters()))
+    return list(owned)
+
+
+def names_in(part: Any) -> tuple[str, ...]:
+    """The adapters in what is active."""
+    return () if part is None else (part,) if isinstance(part, str) else tuple(part.names())
+
+
+def _fused(part: Any) -> set[str]:
+    """Adapters under a fusion, which stay as they are while it trains."""
+    if isinstance(part, Fuse):
+        return set(part.names())
+    return set().union(*(_fused(child) for child in part.parts)) if isinstance(part, Composition) else set()
