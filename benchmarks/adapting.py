@@ -1,7 +1,7 @@
 """Every way to adapt a model, on real data: `python -m benchmarks.adapting out/ [--rows 300] [--report]`.
 
 `mpra_attention` is trained on the STARR-seq sample, then adapted to the lentiMPRA sample: each method on three folds
-with three seeds (the base's too), its learning rate chosen on the validation fold. Every cell is a file of its own,
+with three seeds (the base's too), its learning rate chosen on the first's validation fold. Every cell is a file of its own,
 written whole, so a run that was stopped goes on where it was; each runs in a process of its own, whose peak memory is
 noted. `out/table.md` and `out/adapting.png` are what docs/results.md shows. Needs AGBLOCKS_DATA.
 """
@@ -238,18 +238,18 @@ def _write(path: Path, work: Callable[..., dict[str, Any]], args: tuple[Any, ...
 
 
 def compare(out: Path, methods: list[Method], most: int | None, share: tuple[int, int]) -> list[dict[str, Any]]:
-    """Every method: its rate by validation on every fold with the first seed, then all seeds with that."""
+    """Every method: its rate by validation on the first fold and seed, then all folds and seeds with that."""
     cells = []
     for index, method in enumerate(methods):
         if index % share[1] != share[0]:
             continue
-        tried = {rate: [once(out, method, fold, 0, rate, most) for fold in FOLDS] for rate in RATES}
-        good = {rate: made for rate, made in tried.items() if not any("failed" in one for one in made)}
+        tried = [once(out, method, FOLDS[0], SEEDS[0], rate, most) for rate in RATES]
+        good = [one for one in tried if "failed" not in one]
         if not good:
             print(f"{method.name}: failed", flush=True)
             continue
-        best = max(good, key=lambda rate: statistics.mean(one["valid"] for one in good[rate]))
-        made = [*good[best], *(once(out, method, fold, seed, best, most) for fold in FOLDS for seed in SEEDS[1:])]
+        best = max(good, key=lambda one: one["valid"])["rate"]
+        made = [once(out, method, fold, seed, best, most) for fold in FOLDS for seed in SEEDS]
         cells += [one for one in made if "failed" not in one]
         mean = statistics.mean(one["test"] for one in made if "failed" not in one)
         print(f"{method.name}: rate {best:g}, r {mean:.3f}", flush=True)
