@@ -42,7 +42,8 @@ def _dense(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def is_quantised(tensor: Tensor) -> bool:
     """Whether a tensor keeps its values in another form, as QLoRA's does; such classes tell what is inside."""
-    return type(tensor.data) is not Tensor and hasattr(tensor, "__tensor_flatten__")
+    other = type(tensor.data) is not Tensor and hasattr(tensor, "__tensor_flatten__")
+    return other and not hasattr(tensor, "full_tensor")  # which is shared out
 
 
 def whole(tensor: Tensor) -> Tensor:
