@@ -1,9 +1,9 @@
 """Every way to adapt a model, on real data: `python -m benchmarks.adapting out/ [--rows 300] [--report]`.
 
 `mpra_attention` is trained on the STARR-seq sample, then adapted to the lentiMPRA sample: each method on three folds
-with three seeds (the base's too), its learning rate chosen on the first's validation fold. Every cell is a file of its own,
-written whole, so a run that was stopped goes on where it was; each runs in a process of its own, whose peak memory is
-noted. `out/table.md` and `out/adapting.png` are what docs/results.md shows. Needs AGBLOCKS_DATA.
+with three seeds (the base's too), its learning rate chosen on the first's validation fold. Every cell is a file of
+its own, written whole, so a run that was stopped goes on where it was; each runs in a process of its own, whose peak
+memory is noted. `out/table.md` and `out/adapting.png` are what docs/results.md shows. Needs AGBLOCKS_DATA.
 """
 
 from __future__ import annotations

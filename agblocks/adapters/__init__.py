@@ -15,10 +15,11 @@ from .eject import eject
 from .errors import AdapterError
 from .peft_layout import export_peft, import_peft
 from .place import Place
+from .quantize import Quantized, quantize
 from .store import load as load_adapter
 
 __all__ = [
     "Adapted", "Adapter", "AdapterBank", "AdapterError", "AdapterSpec", "Affine", "Average", "BatchSplit",
-    "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Split", "Stack", "adapt", "adapter", "eject",
-    "export_peft", "import_peft", "kinds", "load_adapter",
+    "Composition", "Fuse", "Kind", "Parallel", "Phase", "Place", "Quantized", "Split", "Stack", "adapt", "adapter",
+    "eject", "export_peft", "import_peft", "kinds", "load_adapter", "quantize",
 ]  # fmt: skip
