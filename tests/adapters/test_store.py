@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -673,3 +675,14 @@ def test_metadata_of_no_form(file, text):
     file.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(AdapterFileError):
         load_adapter(model(), file)
+
+
+def test_the_page_about_files(tmp_path, monkeypatch):
+    """Its code runs from top to bottom, and it names what a record has."""
+    page = (Path(__file__).parents[2] / "docs" / "adapters_files.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})
+    assert {p.name for p in tmp_path.iterdir()} == {"liver.safetensors", "for_peft"}
+    assert read_record("liver.safetensors").licence == "weights: CC BY-NC 4.0"
