@@ -21,7 +21,8 @@ _SETTINGS = {
     "batch_size": "sequences a step",
     "lr": "highest learning rate of AdamW",
     "weight_decay": "of AdamW; norms and biases don't decay",
-    "tune": "what trains: full | head | last:2 | from:encoder.stage4 | names like encoder.stage6+tower.**",
+    "tune": "what trains: full | head | last:2 | from:encoder.stage4 | names like encoder.stage6+tower.**; "
+    "default: full, or head beside adapters",
     "unfreeze": "what joins later, like 3=encoder.stage6+encoder.stage7,6=full: after 3 epochs, after 6",
     "layer_decay": "learning rate of a layer, as a fraction of that of the one above; 1 for none",
     "head_lr": "learning rate of the heads, as a multiple of --lr",
@@ -67,6 +68,17 @@ Targets = Annotated[
     str, typer.Option(help="columns with measurements, like a,b; or head=a+b,other=c to say which head learns which")
 ]
 Inputs = Annotated[list[str] | None, typer.Option("--input", help="value of a whole-number input, like organism=0")]
+
+Weights = Annotated[
+    str, typer.Option(help="start from these: a file, a run, a hub repository owner/name; what they lack is drawn")
+]
+WeightsInto = Annotated[
+    list[str] | None, typer.Option(help="load these nodes of --weights only: encoder, 'tower.layer*'")
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="like lora:role=attn.q,rank=8; several by repeating; default: the recipe's own"),
+]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

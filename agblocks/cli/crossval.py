@@ -10,7 +10,19 @@ import typer
 from ..training.settings import Settings
 from ..training.sources import Source
 from ._common import Overrides, Recipe
-from ._training import Construct, Inputs, Targets, inputs_of, listed, targets_of, with_settings, with_source
+from ._training import (
+    Adapters,
+    Construct,
+    Inputs,
+    Targets,
+    Weights,
+    WeightsInto,
+    inputs_of,
+    listed,
+    targets_of,
+    with_settings,
+    with_source,
+)
 
 
 @with_settings
@@ -29,6 +41,9 @@ def crossval(
     preset: Annotated[
         str, typer.Option(help="settings and construct of a shipped recipe, instead of the options")
     ] = "",
+    weights: Weights = "",
+    weights_into: WeightsInto = None,
+    adapter: Adapters = None,
     only: Annotated[str, typer.Option(help="these test folds only, like 0,3")] = "",
     kmer: Annotated[int, typer.Option(help="k of the ridge baseline, 0 for none")] = 6,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="train finished folds anew")] = False,
@@ -55,8 +70,8 @@ def crossval(
 
     made = cross(
         recipe, table, out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer,
-        overwrite=overwrite, progress=True, told=told,
+        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None, adapters=adapter or None,
+        id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer, overwrite=overwrite, progress=True, told=told,
     )  # fmt: skip
     for row in made.summary():
         spread = f" (sd {row['sd']:.3f})" if row["sd"] is not None else ""

@@ -10,7 +10,19 @@ import typer
 from ..training.settings import Settings
 from ..training.sources import Source
 from ._common import Overrides, Recipe
-from ._training import Construct, Inputs, Targets, inputs_of, scores_table, targets_of, with_settings, with_source
+from ._training import (
+    Adapters,
+    Construct,
+    Inputs,
+    Targets,
+    Weights,
+    WeightsInto,
+    inputs_of,
+    scores_table,
+    targets_of,
+    with_settings,
+    with_source,
+)
 
 
 @with_settings
@@ -24,12 +36,9 @@ def fit(
     targets: Targets = "",
     construct: Construct = "none",
     input: Inputs = None,
-    weights: Annotated[
-        str, typer.Option(help="start from these: a file, a run, a hub repository owner/name; what they lack is drawn")
-    ] = "",
-    weights_into: Annotated[
-        list[str] | None, typer.Option(help="load these nodes of --weights only: encoder, 'tower.layer*'")
-    ] = None,
+    weights: Weights = "",
+    weights_into: WeightsInto = None,
+    adapter: Adapters = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a run that was interrupted")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run in the folder")] = False,
 ) -> None:
@@ -56,8 +65,8 @@ def fit(
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
         inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None,
-        source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume, overwrite=overwrite, progress=True,
-        told=print,
+        adapters=adapter or None, source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
+        overwrite=overwrite, progress=True, told=print,
     )  # fmt: skip
     print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..data import Construct, Splits, Table, check_leaks, inserts
-from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
+from .adapting import FOLDER, Specs, adapted, record, save_alone, tuned, with_adapters
 from .errors import RunError
 from .evaluate import evaluate, report
 from .groups import plan
 from .initial import Initial
-from .run import FILE, Run, load_run, save_run
+from .run import FILE, Model, Run, load_run, save_run
 from .settings import Settings
 from .sources import stripping
 from .wiring import Wiring, check_fits, wire
@@ -27,6 +27,7 @@ from .write import insert_sum, write_whole
 
 STARTED = "started.json"
 MEMBERS = "members"
+UNTRAINED = "adapters beside weights that are as drawn: --weights names what they should adapt"
 
 
 def fit(
@@ -42,6 +43,7 @@ def fit(
     inputs: Mapping[str, int] | None = None,
     weights: str | Path | Mapping[str, Any] | None = None,
     weights_into: str | Sequence[str] | None = None,
+    adapters: Specs | None = None,
     source: Mapping[str, Any] | None = None,
     id_suffix: str | None = None,
     resume: bool = False,
@@ -56,10 +58,13 @@ def fit(
     heads, inputs: as `wire` takes them.
     weights, weights_into: where training starts, as `agblocks.load_weights` takes its source and `into`. What they
         lack, a new head say, starts as it is drawn. What was loaded is stored with the run, in `data["weights"]`.
+    adapters: specs, as `agblocks.adapt` takes them, that train beside the heads, everything else frozen (or what
+        `settings.tune` says, but not full); by default the recipe's own; `[]` for none.
     source: where the rows came from, to store with the run.
     told: called before training with what was loaded, and with a table of what trains if that is not simply all.
     out: the run folder: model.safetensors (see `load_run`), metrics.json, predictions.tsv of the test rows,
-        scatter.png, curves.png, members/ (a CSV of all epochs each), logs/ for TensorBoard, rows.tsv (each row's part).
+        scatter.png, curves.png, members/ (a CSV of all epochs each), logs/ for TensorBoard, rows.tsv (each row's part);
+        and adapters/, a file for each member with its adapters and what trained beside them alone (`load_adapter`).
     resume: go on after an interruption; the same settings, recipe and data give the same weights, bit for bit, as a run
         that was never interrupted (on the same machine and number of threads). A finished run is returned as it is.
 
@@ -72,6 +77,8 @@ def fit(
     resolved = recipe if isinstance(recipe, Resolved) and not overrides else resolve(
         recipe.recipe if isinstance(recipe, Resolved) else recipe, *overrides
     )  # fmt: skip
+    resolved = with_adapters(resolved, adapters)
+    settings = tuned(settings, resolved)
     folder = Path(out)
     if not len(splits.train):
         raise RunError("there are no training rows")
@@ -81,7 +88,7 @@ def fit(
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
     initial = Initial(resolved, weights, weights_into)
-    first = initial.model(settings.seed)
+    first = adapted(initial.model(settings.seed), settings)
     what = plan(first, settings)
     start = {
         "recipe": resolved.digest,
@@ -90,11 +97,13 @@ def fit(
         "wiring": wiring.to_dict(),
         "rows": _rows_sum(table, splits),
         "weights": initial.sha256,
+        "adapters": resolved.adapters_digest if resolved.adapters else None,
     }
     if _begin(folder, start, resume, overwrite):
         return load_run(folder)
     if told is not None:
-        for said in (initial.report, None if what.is_plain else what):
+        drawn = None if weights is not None or not resolved.adapters else UNTRAINED
+        for said in (initial.report, drawn, None if what.is_plain else what):
             if said is not None:
                 told(str(said))
     _write_rows(folder / "rows.tsv", table, splits, construct)
@@ -102,7 +111,7 @@ def fit(
     kept = []
     for i in range(settings.ensemble):
         own = replace(settings, seed=settings.seed + i)
-        model = first if i == 0 else initial.model(own.seed)
+        model = first if i == 0 else adapted(initial.model(own.seed), own)
         kept.append((model, _member(model, table, splits, construct, wiring, own, _checkpoint(folder, i), progress)))
     models = tuple(model for model, _ in kept)
     metrics: dict[str, Any] = {"members": [history for _, history in kept]}
@@ -111,6 +120,7 @@ def fit(
         "rows": {part: len(rows) for part, rows in splits.parts().items()},
         "parameters": {"all": what.parameters, "trained": what.trained},
         **({"weights": initial.record} if initial.record else {}),
+        **record(resolved, models),
     }
     run = Run(models, construct, wiring, settings, metrics, data)
     for part in ("valid", "test"):
@@ -122,6 +132,7 @@ def fit(
                 report(made, table, folder)
     plot_members(folder, settings.ensemble)
     write_whole(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    save_alone(folder, models)
     save_run(folder, run)
     for i in range(settings.ensemble):
         _checkpoint(folder, i).unlink(missing_ok=True)
@@ -164,7 +175,7 @@ def _clear(folder: Path) -> None:
     """Take away what a run writes, and nothing else."""
     for name in (FILE, STARTED, "metrics.json", "predictions.tsv", "scatter.png", "curves.png", "rows.tsv"):
         (folder / name).unlink(missing_ok=True)
-    for name in (MEMBERS, "logs"):
+    for name in (MEMBERS, FOLDER, "logs"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
@@ -177,7 +188,7 @@ def _differences(found: Any, wanted: Any, path: str = "") -> Iterable[str]:
 
 
 def _member(
-    model: GraphModel,
+    model: Model,
     table: Table,
     splits: Splits,
     construct: Construct,

@@ -159,7 +159,7 @@ def plan(model: nn.Module, settings: Settings) -> Plan:
             for p in graph.get_submodule(node).parameters()
         }
         for name, parameter in model.named_parameters():
-            where = nodes.get(id(parameter), name.partition(".")[0])
+            where = nodes.get(id(parameter), "adapters" if name.startswith("bank.") else name.partition(".")[0])
             key = (where, frozen.after(parameter), *known.get(id(parameter), (0.0, False)))
             parts[key] = parts.get(key, 0) + parameter.numel()
         return Plan(tuple(Part(name, n, after, scale, decays) for (name, after, scale, decays), n in parts.items()))

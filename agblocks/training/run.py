@@ -17,15 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapters import Adapted
 from ..data import Construct, DataError
 from ..errors import AgblocksError, near
 from ..graph.build import build
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
+from .adapting import attached, state, take
 from .errors import RunError
 from .settings import Settings
 from .wiring import Target, Wiring
 from .write import write_whole
+
+Model = GraphModel | Adapted
 
 FILE = "model.safetensors"
 FORMAT = "agblocks-run"
@@ -38,12 +42,12 @@ _KEYS = ("recipe", "digest", "construct", "one_hot", "wiring", "settings", "metr
 class Run:
     """A trained run: its models, and what they were trained on.
 
-    models: one, or the members of an ensemble; in evaluation mode.
+    models: one, or the members of an ensemble; in evaluation mode, with their adapters if the recipe has any.
     construct, wiring: from a table's row to the model's inputs, and from its heads to measurements.
     metrics: scores by part ("valid", "test", "history": the kept epoch of each member); data: where the rows came from.
     """
 
-    models: tuple[GraphModel, ...] = field(repr=False)
+    models: tuple[Model, ...] = field(repr=False)
     construct: Construct
     wiring: Wiring
     settings: Settings
@@ -52,13 +56,14 @@ class Run:
     version: str = ""
 
     @property
-    def model(self) -> GraphModel:
+    def model(self) -> Model:
         """The first (mostly the only) model."""
         return self.models[0]
 
     @property
     def resolved(self) -> Resolved:
-        return self.model.resolved
+        resolved: Resolved = self.model.resolved
+        return resolved
 
     @property
     def digest(self) -> str:
@@ -85,7 +90,7 @@ def save_run(path: str | Path, run: Run) -> Path:
 
     tensors = {}
     for member, model in enumerate(run.models):
-        for name, value in model.state_dict().items():
+        for name, value in state(model).items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise RunError(f"member {member}: {name!r} holds values that are not finite; not saved")
             tensors[f"{member}/{name}"] = value.detach().cpu().contiguous().clone()
@@ -209,9 +214,9 @@ def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
             raise RunError(f"{file}: damaged metadata: column {target.column} of head {target.head!r} {info.shape}")
 
 
-def _models(file: Path, resolved: Resolved, members: int, tensors: dict[str, Tensor]) -> tuple[GraphModel, ...]:
+def _models(file: Path, resolved: Resolved, members: int, tensors: dict[str, Tensor]) -> tuple[Model, ...]:
     """The members with their weights. Names and shapes are compared before any memory is taken for the model."""
-    wanted = dict(build(resolved, device="meta").state_dict())
+    wanted = state(attached(build(resolved, device="meta")))
     names = {f"{member}/{name}": value for member in range(members) for name, value in wanted.items()}
     problems = [f"tensor {name!r} is missing" for name in names if name not in tensors]
     problems += [f"tensor {name!r} is unknown; {near(name, names)}" for name in tensors if name not in names]
@@ -224,8 +229,8 @@ def _models(file: Path, resolved: Resolved, members: int, tensors: dict[str, Ten
         raise RunError(f"{file}: its tensors are not those of its recipe:\n  " + "\n  ".join(problems[:10]) + more)
     models = []
     for member in range(members):
-        model = build(resolved, seed=0)
-        model.load_state_dict({name: tensors[f"{member}/{name}"] for name in wanted}, strict=True)
+        model = attached(build(resolved, seed=0))
+        take(model, {name: tensors[f"{member}/{name}"] for name in wanted})
         models.append(model.eval())
     return tuple(models)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from ..data import Augment, DataError
 from ..errors import near
 from .errors import RunError
-from .tune import Tune
+from .tune import FULL, Tune
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]
@@ -25,7 +25,8 @@ class Settings:
     """How a model is trained. The recipe says what the model is (dropout too); this says everything else.
 
     epochs, batch_size, lr, weight_decay: of AdamW; norms and biases don't decay.
-    tune: what trains: full | head | last:2 | from:encoder.stage4 | patterns of names, joined by + (see `Tune`).
+    tune: what trains: full | head | last:2 | from:encoder.stage4 | patterns of names, joined by + (see `Tune`); by
+        default everything, but beside adapters the heads.
     unfreeze: what joins later, like "3=encoder.stage6+encoder.stage7,6=full": after 3 epochs, and after 6.
     layer_decay: learning rate of each layer below the heads, as a fraction of that of the layer above; 1 for none.
     head_lr: learning rate of the heads, as a multiple of `lr`. min_scale: least fraction that layer_decay comes to.
@@ -54,7 +55,7 @@ class Settings:
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
-    tune: str = "full"
+    tune: str = ""
     unfreeze: str = ""
     layer_decay: float = 1.0
     head_lr: float = 1.0
@@ -120,7 +121,7 @@ class Settings:
     @property
     def tuning(self) -> Tune:
         """What trains, and when."""
-        return Tune.parse(self.tune, self.unfreeze)
+        return Tune.parse(self.tune or FULL, self.unfreeze)
 
     @property
     def augment(self) -> Augment:

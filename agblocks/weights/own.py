@@ -15,6 +15,7 @@ from .transform import AS_IS
 METADATA = "agblocks-weights"
 RUN = "agblocks-run"  # of training; its tensors are called `<member>/<parameter>`
 OPTIONAL = ("num_batches_tracked",)
+_ADAPTERS = re.compile(r"[0-9]{1,9}/adapters/")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,18 @@ class OwnBound:
     def __init__(self, mapping: OwnMap, keys: Iterable[str], metadata: Mapping[str, str], digest: str = ""):
         self.repeats: list[str] = []
         self.foreign: list[str] = []
+        keys = list(keys)
         members = sorted({key.partition("/")[0] for key in keys if re.match(r"[0-9]{1,9}/", key)}, key=int)
-        self.map = OwnMap(assumed=(f"member 0 of {len(members)}",)) if len(members) > 1 else mapping
+        adapted = any(_ADAPTERS.match(key) for key in keys)
+        assumed = [f"member 0 of {len(members)}"] * (len(members) > 1) + [
+            "the base alone, without its adapters"
+        ] * adapted
+        self.map = OwnMap(assumed=tuple(assumed)) if assumed else mapping
         self.actual: dict[str, str] = {}
         for key in keys:
             member, _, name = key.rpartition("/")
+            if _ADAPTERS.match(key):
+                continue  # of a run that has adapters: `agblocks.adapters.load_adapter` reads them from their own file
             if member in ("", *members[:1]):
                 self.actual[name] = key
             else:
