@@ -26,7 +26,7 @@ _IDLE = {
     "runtime_config", "target_modules", "task_type", "ensure_weight_tying",
 }  # fmt: skip
 _READ = {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "lora_dropout", "use_rslora", "use_dora",
-         "feedforward_modules", "init_lora_weights", "bias"}  # fmt: skip
+         "feedforward_modules", "init_lora_weights", "bias", "modules_to_save"}  # fmt: skip
 #: initial values that leave the base as it was; the others (pissa, olora, loftq, corda, ...) take them off its weights
 _HARMLESS = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -44,6 +44,7 @@ class Config:
     ranks: Mapping[str, Any]
     alphas: Mapping[str, Any]
     feedforward: Any
+    modules: Sequence[str]  # ends of the names of modules that are kept whole
 
     def rank_of(self, path: str) -> Any:
         """A module's rank, by the first pattern that its name or the end of it matches."""
@@ -97,19 +98,20 @@ def _checked(file: Path, said: Mapping[str, Any], method: str) -> Config:
     ranks, alphas = said.get("rank_pattern") or {}, said.get("alpha_pattern") or {}
     numbers = {"r": said.get("r", 8), "lora_alpha": said.get("lora_alpha", 8), "lora_dropout": said.get(
         "lora_dropout", 0.0)}  # fmt: skip
-    forward = said.get("feedforward_modules")
+    forward, modules = said.get("feedforward_modules"), said.get("modules_to_save") or []
     if (
         not isinstance(ranks, dict)
         or not isinstance(alphas, dict)
         or not all(_number(value) for value in (*numbers.values(), *ranks.values(), *alphas.values()))
         or not (forward is None or isinstance(forward, (str, list)))
+        or not isinstance(modules, list)
     ):
         raise AdapterFileError(f"{file}: damaged: r, lora_alpha, lora_dropout and their patterns are not of their form")
     for pattern in (*ranks, *alphas, *([forward] if isinstance(forward, str) else ())):
         _plain(file, pattern)
     return Config(
         method, bool(said.get("use_dora")), bool(said.get("use_rslora")), float(numbers["lora_dropout"]), numbers["r"],
-        float(numbers["lora_alpha"]), ranks, alphas, _strings(file, forward),
+        float(numbers["lora_alpha"]), ranks, alphas, _strings(file, forward), _strings(file, modules) or (),
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def _number(value: Any) -> bool:
 
 def _strings(file: Path, value: Any) -> str | Sequence[str] | None:
     if isinstance(value, list) and not all(isinstance(part, str) for part in value):
-        raise AdapterFileError(f"{file}: damaged: feedforward_modules lists what is no text")
+        raise AdapterFileError(f"{file}: damaged: feedforward_modules or modules_to_save list what is no text")
     return value
 
 

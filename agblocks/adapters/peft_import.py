@@ -16,6 +16,7 @@ from .adapter import Adapter
 from .errors import AdapterFileError, BaseMismatch, UnsupportedModule
 from .kinds.low_rank import Lora
 from .peft_config import PREFIX, WEIGHTS, Config, dense, read_config
+from .peft_modules import found_modules, write_back
 
 #: ends of peft's keys, and our names for them
 _LORA = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "A", "lora_embedding_B": "B",
@@ -25,6 +26,8 @@ _LORA = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "A", "l
 def import_peft(model: nn.Module, folder: str | Path, *, name: str = "default") -> Adapted:
     """Attach what peft's `save_pretrained` wrote: LoRA, rsLoRA, DoRA or IA3, as specs of their own with exact globs.
 
+    Its `modules_to_save` are written into the base, and train on, as what `adapt(..., train=)` opens.
+
     model: the model that peft was given, not the one it made of it; or an `Adapted`, beside what it has.
     Only safetensors are read; nothing of it is code. peft's files don't tell which weights they were made on.
     Errors: `AdapterFileError` for a file of another form, and for settings that have no counterpart, by name;
@@ -32,8 +35,14 @@ def import_peft(model: nn.Module, folder: str | Path, *, name: str = "default") 
     """
     where = Path(folder)
     config = read_config(where)
-    sites = _sites(where, config)
     base = model.bank.base if isinstance(model, Adapted) else model
+    sites, rest = _sites(where, config)
+    modules, opened = found_modules(where, base, config.modules, rest)
+    for other, named in model.bank.names.items() if isinstance(model, Adapted) else ():
+        if common := sorted(opened.keys() & set(named.train)):
+            raise BaseMismatch(
+                f"{where}: {common[0]!r} is trained with adapter {other!r} here; remove({other!r}) first"
+            )
     names = {path for path, _ in base.named_modules(remove_duplicate=False)}
     if missing := [path for path in sites if path not in names]:
         raise BaseMismatch(
@@ -52,7 +61,7 @@ def import_peft(model: nn.Module, folder: str | Path, *, name: str = "default") 
         specs = [AdapterSpec(kind, glob=paths, **dict(args)) for (kind, args), paths in grouped.items()]
     except AgblocksError as error:
         raise AdapterFileError(f"{where}: its settings have no counterpart:\n{error}") from None
-    adapted = adapt(model, specs, name=name)
+    adapted = adapt(model, specs, name=name, train=modules)
     try:
         for adapter in adapted.bank.adapters(name):
             _fill(where, adapter, values[adapter.path])
@@ -61,21 +70,26 @@ def import_peft(model: nn.Module, folder: str | Path, *, name: str = "default") 
         if adapted is not model:
             adapted.detach()
         raise
+    write_back(base, opened)
     return adapted
 
 
-def _sites(folder: Path, config: Config) -> dict[str, dict[str, Tensor]]:
-    """Tensors by module and by our names."""
+def _sites(folder: Path, config: Config) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Adapters' tensors by module and by our names; and those of modules kept whole, by their names."""
     from safetensors import SafetensorError, safe_open
 
     file = folder / WEIGHTS
     known = _LORA if config.method == "LORA" else {"ia3_l": "l"}
     sites: dict[str, dict[str, Tensor]] = {}
+    rest: dict[str, Tensor] = {}
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
                 end = next((end for end in known if key.endswith(f".{end}")), None)
                 path = key.removeprefix(PREFIX).removesuffix(f".{end}")
+                if end is None and config.modules and key.startswith(PREFIX):
+                    rest[key.removeprefix(PREFIX)] = opened.get_tensor(key)
+                    continue
                 if end is None or not key.startswith(PREFIX) or not path:
                     ends = ", ".join(known)
                     raise AdapterFileError(f"{file}: {key!r} has no counterpart; there is {PREFIX}<module>.<{ends}>")
@@ -92,7 +106,7 @@ def _sites(folder: Path, config: Config) -> dict[str, dict[str, Tensor]]:
             raise AdapterFileError(f"{file}: {path!r} has {', '.join(sorted(own))}; wanted {', '.join(sorted(wanted))}")
     if not sites:
         raise AdapterFileError(f"{file}: there is no adapter in it")
-    return sites
+    return sites, rest
 
 
 def _arguments(folder: Path, config: Config, path: str, own: Mapping[str, Tensor]) -> tuple[Any, ...]:

@@ -24,7 +24,9 @@ from .kinds.low_rank import Dora, Lora
 from .kinds.scaling import Ia3, Ia3FeedForward
 from .peft_config import CONFIG, PREFIX, WEIGHTS, dense
 from .peft_import import import_peft
+from .peft_modules import tensors_of, whole_modules
 from .record import write_whole
+from .store import moving_statistics
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -34,6 +36,7 @@ def export_peft(adapted: Adapted, folder: str | Path, name: str = "default") -> 
 
     `lora`, `locon` and `dora` on linear maps, embeddings and plain convolutions (DoRA not on embeddings), or `ia3` and
     `ia3_ff` on linear maps; PiSSA becomes a LoRA of twice the rank. LoRA+ (`lr_ratio`) is training's, not the file's.
+    Whole modules that `train` opened, like a head, become peft's `modules_to_save`.
     Returns: the folder. Costs: memory for the adapters twice.
     Errors: `UnsupportedModule`, naming what peft's layout has no word for; `MergedStateError`; `AdapterFileError`.
     """
@@ -42,24 +45,28 @@ def export_peft(adapted: Adapted, folder: str | Path, name: str = "default") -> 
     bank = adapted.bank
     bank._unmerged("export")
     named = bank._known(name)
-    if named.train or (bank.shared and any(key.partition(":")[0] == name for key in bank.shared)):
-        what = f"what it trained of the base ({named.train[0]!r})" if named.train else "tensors that its sites share"
-        raise UnsupportedModule(f"{name!r} cannot be written in peft's layout: it has no word for {what}")
     adapters = [_checked(bank.base, adapter) for adapter in bank.adapters(name)]
+    if not adapters:
+        raise UnsupportedModule(f"{name!r} cannot be written in peft's layout: there is no adapter in it")
     _refuse_mixtures(name, adapters)
-    tensors: dict[str, Tensor] = {}
+    modules = whole_modules(name, bank.base, named.train, [adapter.path for adapter in adapters])
+    opened = tensors_of(bank.base, modules)
+    if others := sorted(set(moving_statistics(adapted, named)) - set(opened)):
+        raise UnsupportedModule(f"{name!r} cannot be written in peft's layout: statistics like {others[0]!r} moved")
+    tensors = {f"{PREFIX}{key}": whole(value).cpu().contiguous().clone() for key, value in opened.items()}
     for adapter in adapters:
         module = bank.base.get_submodule(adapter.path)
         for key, value in _tensors(adapter, module):
-            if not bool(torch.isfinite(value).all()):
-                raise AdapterFileError(f"{adapter.path!r} holds values that are not finite; not written")
             tensors[f"{PREFIX}{adapter.path}.{key}"] = whole(value.detach()).cpu().contiguous().clone()
     args = {path: spec.args for spec, paths in zip(named.specs, named.sites, strict=True) for path in paths}
     if isinstance(adapters[0], Lora):
         config = _lora_config(name, [a for a in adapters if isinstance(a, Lora)], args, named.weight)
     else:
         config = _ia3_config(name, adapters, named.weight)
-
+    config["modules_to_save"] = modules or None
+    for key, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise AdapterFileError(f"{key!r} holds values that are not finite; not written")
     to = Path(folder)
     try:
         to.mkdir(parents=True, exist_ok=True)
@@ -184,7 +191,6 @@ def _lora_config(
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
-        "modules_to_save": None,
     }
 
 
@@ -206,7 +212,6 @@ def _ia3_config(name: str, adapters: list[Adapter], weight: float) -> dict[str, 
         "feedforward_modules": _only(before) if before else [],
         "fan_in_fan_out": False,
         "init_ia3_weights": True,
-        "modules_to_save": None,
     }
 
 

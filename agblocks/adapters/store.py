@@ -42,7 +42,7 @@ def save(adapted: Adapted, path: str | Path, name: str = "default", *, licence: 
     bank = adapted.bank
     bank._unmerged("save")
     named = bank._known(name)
-    statistics = sorted(_statistics(adapted, named))
+    statistics = sorted(moving_statistics(adapted, named))
     made = [(adapter.path, "", adapter) for adapter in bank.adapters(name)]
     shared = {key: part for key, part in bank.shared.items() if key.partition(":")[0] == name}
     state = bank.base.state_dict()
@@ -143,7 +143,7 @@ def _copy(value: Tensor) -> Tensor:
     return value if value.is_meta else value.cpu().contiguous().clone()
 
 
-def _statistics(adapted: Adapted, named: Named) -> Iterator[str]:
+def moving_statistics(adapted: Adapted, named: Named) -> Iterator[str]:
     """Names of statistics that follow the batches while these train: the rule of `layers.rest_norms`."""
     for path, module in adapted.base.named_modules():
         if isinstance(module, (_NormBase, RMSBatchNorm)):
@@ -182,7 +182,7 @@ def _refuse_inconsistent(path: str | Path, record: Record) -> None:
 def _refuse_overwriting(model: Adapted, path: str | Path, record: Record) -> None:
     """What other adapters of the model have trained of the base would be lost."""
     for other, named in model.bank.names.items():
-        theirs = {*named.train, *_statistics(model, named)}
+        theirs = {*named.train, *moving_statistics(model, named)}
         if common := sorted(theirs & {*record.train, *record.statistics}):
             raise BaseMismatch(
                 f"{path}: it holds {common[0]!r}, trained with adapter {other!r} here, which would be overwritten; "

@@ -270,8 +270,17 @@ def test_refused_by_name(specs, said, tmp_path):
 
 
 def test_refused_states(tmp_path):
-    with pytest.raises(UnsupportedModule, match=r"what it trained of the base \('last\.weight'\)"):
-        export_peft(ours(["lora:glob=q,rank=2"], train=["last"]), tmp_path)
+    for train, said in (
+        (["q"], r"'q' trained, and peft, .* would take 'block\.q' too"),
+        (["conv", "last"], "an adapter sits inside, on 'conv'"),
+    ):
+        with pytest.raises(UnsupportedModule, match=said):
+            export_peft(ours(["lora:glob=conv,rank=2"], train=train), tmp_path)
+    with pytest.raises(UnsupportedModule, match="no adapter in it"):
+        export_peft(adapt(net(), [], train=["last"]), tmp_path)
+    normed = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+    with pytest.raises(UnsupportedModule, match=r"statistics like '1\.num_batches_tracked' moved"):
+        export_peft(adapt(normed, ["lora:glob=0,rank=2"], norms="track"), tmp_path)
     for kind in ("dora", "ia3"):
         made = ours([f"{kind}:glob=q"] if kind == "ia3" else ["dora:glob=q,rank=2"])
         made.bank.weigh("default", 0.5)
@@ -281,6 +290,62 @@ def test_refused_states(tmp_path):
     made.bank.merge_()
     with pytest.raises(MergedStateError):
         export_peft(made, tmp_path)
+
+
+def test_heads_that_train_are_kept_whole(tmp_path):
+    made = ours(["lora:glob=q,rank=2"], train=["last", "conv"])
+    with torch.no_grad():
+        made.base.last.weight.add_(1)
+        made.base.conv.bias.add_(1)
+    export_peft(made, tmp_path)
+    theirs, back = loaded(net(), tmp_path), import_peft(net(), tmp_path)
+    near(called(made), called(theirs), called(net()))
+    assert torch.equal(called(made), called(back))
+    assert {n: p.requires_grad for n, p in made.named_parameters()} == {
+        n: p.requires_grad for n, p in back.named_parameters()
+    }
+    with pytest.raises(BaseMismatch, match="'conv.bias' is trained with adapter 'default' here"):
+        import_peft(made, tmp_path, name="again")
+
+
+def test_modules_that_peft_saved(tmp_path):
+    config = peft.LoraConfig(target_modules=["q"], modules_to_save=["last", "grouped"], **LORA)
+    theirs = trained(config, net())
+    with torch.no_grad():
+        theirs.base_model.model.last.modules_to_save["default"].weight.add_(1)
+    theirs.save_pretrained(tmp_path)
+    near(called(import_peft(net(), tmp_path)), called(theirs), called(net()))
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    for change, error, said in (
+        ({"base_model.model.last.weight": torch.zeros(3, 6)}, BaseMismatch, r"'last\.weight' is \[3, 6\], this"),
+        (
+            {"base_model.model.last.weigth": torch.zeros(1)},
+            AdapterFileError,
+            "'last.weigth' has no counterpart; did you",
+        ),
+        ({"base_model.model.q.bias": torch.zeros(1)}, AdapterFileError, "'q.bias' has no counterpart"),
+    ):
+        save_file({**tensors, **change}, tmp_path / "adapter_model.safetensors")
+        fails(tmp_path, error, said)
+    del tensors["base_model.model.last.bias"]
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    fails(tmp_path, AdapterFileError, "'last.bias' is not in the file")
+
+
+def test_a_head_of_a_recipe(tmp_path):
+    def base():
+        return agblocks.build("mpra_attention", seed=0).double().eval()
+
+    made = ours(["lora:role=attn.q+attn.v,rank=2"], base(), train=["activity"])
+    made.train()(dna=DNA[:, :, :512].repeat(3, 1, 1))  # moves the head's statistics
+    with torch.no_grad():
+        made.eval().base.activity.layers[0].weight.add_(0.1)
+    export_peft(made, tmp_path)
+    x = DNA[:, :, :512]
+    with torch.no_grad():
+        one, other, bare = (m(dna=x)["activity"] for m in (made, loaded(base(), tmp_path), base()))
+    near(one, other, bare)
+    assert torch.equal(one, import_peft(base(), tmp_path)(dna=x)["activity"].detach())
 
 
 @pytest.fixture
@@ -302,7 +367,8 @@ def fails(folder, error, said):
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"init_lora_weights": "pissa"}, "path_initial_model_for_weight_conversion"),
-        ({"modules_to_save": ["last"]}, r"modules_to_save is .*last.*, which has no counterpart"),
+        ({"modules_to_save": "last"}, "not of their form"),
+        ({"modules_to_save": [1]}, "no text"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"lora_bias": True}, "lora_bias"),
         ({"something_new": 3}, "something_new is '3'"),
