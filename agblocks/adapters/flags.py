@@ -29,9 +29,9 @@ def set_flags(bank: AdapterBank) -> None:
         for module in (*bank.adapters(name), *shared):
             module.requires_grad_(on and name not in fused)
     for site in bank.sites.values():
-        for key, module in site._modules.items():
-            if isinstance(module, Fusion):
-                module.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
+        for key, part in site._modules.items():
+            if isinstance(part, Fusion):
+                part.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
 
 
 def opened(base: nn.Module, train: Iterable[str]) -> list[str]:

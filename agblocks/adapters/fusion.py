@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .dense import Dense
 from .place import Place
 
 
@@ -22,17 +23,13 @@ class Fusion(nn.Module):
         super().__init__()
         d = place.width("fusion")
         self.axis = place.axis
-        self.query, self.key, self.value = (
-            nn.Linear(d, d, bias=bias, device=place.device, dtype=place.dtype) for bias in (True, True, False)
-        )
+        self.query, self.key, self.value = (Dense(place, d, d, bias=bias) for bias in (True, True, False))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Q, K N(0, 0.02), biases 0; V = I + 1e-6."""
+        for dense in (self.query, self.key):
+            dense.draw("normal", 0.02, generator)
         with torch.no_grad():
-            for linear in (self.query, self.key):
-                drawn = torch.empty(linear.weight.shape, dtype=linear.weight.dtype)
-                linear.weight.copy_(nn.init.normal_(drawn, std=0.02, generator=generator))
-                nn.init.zeros_(linear.bias)
             self.value.weight.copy_(torch.eye(len(self.value.weight)) + 1e-6)
 
     def choose(self, h: Tensor, given: Sequence[Tensor]) -> Tensor:

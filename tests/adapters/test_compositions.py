@@ -162,7 +162,9 @@ def test_nesting_is_checked():
 
 def test_fusion_chooses_by_attention():
     adapted = made("a", "b")
+    state = torch.random.get_rng_state()
     fuse = adapted.bank.add_fusion("a", "b")
+    assert torch.equal(state, torch.random.get_rng_state())
     x, fusion = batch(), adapted.bank.sites["1"]._modules["fusion:a+b"]
     assert sum(p.numel() for p in fusion.parameters()) == 3 * C**2 + 2 * C
     adapted.bank.activate(fuse)
