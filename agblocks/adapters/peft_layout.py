@@ -26,7 +26,7 @@ from .peft_config import CONFIG, PREFIX, WEIGHTS, dense
 from .peft_import import import_peft
 from .peft_modules import tensors_of, whole_modules
 from .record import write_whole
-from .store import moving_statistics
+from .stored import moving_statistics
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
