@@ -50,12 +50,26 @@ def foldable(module: nn.Module) -> str | None:
         return "a transposed convolution is not supported"
     if hasattr(module, "conv_geometry") and not hasattr(module, "effective_weight"):
         return "it does not say its effective kernel (effective_weight)"
+    if computes_otherwise(module) and not hasattr(module, "effective_weight"):
+        return (
+            f"{type(module).__name__} computes in a way of its own, of which nothing is known; it would have to say "
+            "its kernel (effective_weight) and, for a convolution, where it pads (conv_geometry)"
+        )
     known = isinstance(module, (nn.Linear, nn.Embedding, _ConvNd)) or hasattr(module, "effective_weight")
     if not known and norm_width(module) is None:
         return f"a {type(module).__name__} is no affine map"
     if getattr(module, "weight", None) is None:
         return "it has no weight"
     return None
+
+
+def computes_otherwise(module: nn.Module) -> bool:
+    """Whether a module is a linear map, an embedding or a convolution by its class, with a forward of its own."""
+    for cls in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        if isinstance(module, cls):
+            convolves = getattr(type(module), "_conv_forward", None)
+            return type(module).forward is not cls.forward or convolves is not getattr(cls, "_conv_forward", None)
+    return False
 
 
 def has_bias(module: nn.Module) -> bool:
@@ -95,7 +109,8 @@ def write(place: Place, affine: Affine) -> None:
         if not bool(torch.isfinite(value).all()):
             raise NonFiniteMerge(f"merging {place.path!r} gave a {name} that is not finite; the adapter has diverged")
     for name, value in new.items():
-        getattr(module, name).copy_(value)
+        tensor: Tensor = getattr(module, name)
+        tensor.copy_(value.view(tensor.shape))
 
 
 def _values(place: Place, affine: Affine) -> Iterator[tuple[str, Tensor]]:

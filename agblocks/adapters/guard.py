@@ -53,7 +53,7 @@ def refuse_reentrant(site: Any) -> None:
 
     Its second half starts from inputs of which none wants a gradient, so adapters inside would never train.
     """
-    if torch.compiler.is_compiling() or not any(p.requires_grad for p in site.parameters()):
+    if torch.compiler.is_compiling():
         return
     checkpoint = sys.modules.get("torch.utils.checkpoint")
     if checkpoint is None:
@@ -63,7 +63,8 @@ def refuse_reentrant(site: Any) -> None:
     while frame is not None:
         if frame.f_code is code:
             given = frame.f_locals.get("args", ())
-            if not any(isinstance(t, torch.Tensor) and t.requires_grad for t in given):
+            wanted = any(isinstance(t, torch.Tensor) and t.requires_grad for t in given)
+            if not wanted and any(p.requires_grad for p in site.parameters()):
                 raise ReentrantCheckpointError(
                     f"reentrant checkpointing around {site.path!r}: nothing that goes in wants a gradient, as the "
                     "layers before it are frozen, so adapters would never train; checkpoint with use_reentrant=False"

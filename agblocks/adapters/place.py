@@ -108,10 +108,23 @@ def norm_axis(module: nn.Module) -> int:
     if isinstance(module, RMSBatchNorm):
         return module.dim
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-        return -1
+        return 1 if _channels_second(module) else -1
     if isinstance(module, LayerNorm) and not isinstance(module, ChannelLayerNorm):
         return -1
     return 1
+
+
+def _channels_second(module: nn.LayerNorm | nn.RMSNorm) -> bool:
+    """Whether somebody's subclass takes its channels second, as timm's LayerNorm2d does: tried, as nothing says it."""
+    if type(module).forward in (nn.LayerNorm.forward, nn.RMSNorm.forward):
+        return False
+    width, tensor = module.normalized_shape[0], next(module.parameters(), torch.zeros(0))
+    try:
+        with torch.no_grad():
+            module.forward(tensor.new_zeros(1, width, 1, width + 1))
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def transposed(module: nn.Module) -> bool:

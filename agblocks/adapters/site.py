@@ -58,6 +58,8 @@ class Site(nn.Module):
         return args, kwargs
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        if not self._post and not self._pre:
+            return None
         if module.training and not torch.is_grad_enabled():
             refuse_reentrant(self)
         for step in self._post:

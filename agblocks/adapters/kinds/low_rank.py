@@ -113,7 +113,8 @@ class Lora(Adapter):
 
     def _beside(self, x: Tensor, y: Tensor) -> Tensor:
         """`y + s B A x` of a linear map, in one pass over y where the types allow it."""
-        a, b = self.A, self.B
+        a: Tensor = self.A
+        b: Tensor = self.B
         if a.dtype != x.dtype:
             a, b = a.to(x.dtype), b.to(x.dtype)
         h = F.linear(x, a)
@@ -288,7 +289,7 @@ def _weight(module: Any) -> Tensor:
 
 def convolve(module: Any, x: Tensor, weight: Tensor) -> Tensor:
     """Convolve as a module does, with another kernel and no bias."""
-    if isinstance(module, _ConvNd):
+    if not hasattr(module, "conv_geometry"):
         return module._conv_forward(x, weight, None)
     left, right, stride, dilation, groups = module.conv_geometry()
     padding = left if left == right else 0
