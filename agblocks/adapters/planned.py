@@ -13,11 +13,13 @@ from ..errors import Problem, RecipeError
 from ..graph.adapter_spec import AdapterSpec
 from .adapted import as_spec
 from .bank import AdapterBank
-from .errors import AdapterError, DuplicateSite
+from .errors import AdapterError, DuplicateSite, NoTargetMatch, TargetCountMismatch
+from .targets import select
 
 if TYPE_CHECKING:
     from ..graph.resolved import Resolved
 
+ONE_NAME = "a recipe's adapters attach under one name; from Python another can come beside it"
 ADAM = 2  # numbers that Adam keeps of each parameter
 
 
@@ -102,17 +104,39 @@ def check(resolved: Resolved) -> None:
 
     if not resolved.adapters:
         return
-    _, wrong = tried(build(resolved, device="meta"), resolved.adapters)
+    model = build(resolved, device="meta")
+    _, wrong = tried(model, resolved.adapters)
     if wrong:
-        raise RecipeError(
-            Problem(str(error), resolved.adapters[i].mark, f"adapters[{i}]", _notes(error))
-            for i, error in wrong.items()
-        )
+        raise RecipeError(_problem(error, model, resolved.adapters[i], f"adapters[{i}]") for i, error in wrong.items())
 
 
-def _notes(error: AdapterError) -> tuple[str, ...]:
-    if isinstance(error, DuplicateSite):
-        return ("a recipe's adapters attach under one name; from Python another can come beside it",)
+def _problem(error: AdapterError, model: nn.Module, spec: AdapterSpec, path: str) -> Problem:
+    """The error, at the entry of the spec that is to blame where one is."""
+    notes = (ONE_NAME,) if isinstance(error, DuplicateSite) else ()
+    steps = _culprit(model, spec.target) if isinstance(error, NoTargetMatch | TargetCountMismatch) else ()
+    tree = spec.tree
+    mark = None
+    if tree is not None:
+        mark = tree.find(steps).mark if steps and steps[0] in tree.value else tree.mark
+    return Problem(str(error), mark, ".".join((path, *map(str, steps[:1]))), notes)
+
+
+def _culprit(model: nn.Module, target: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """The pattern that matches nothing by itself, or else the field without which there would be a match."""
+
+    def fits(wanted: Mapping[str, Any]) -> bool:
+        try:
+            return bool(select(model, wanted))
+        except AdapterError:
+            return False
+
+    for name in ("role", "glob", "regex", "type", "exclude"):
+        for index, pattern in enumerate(target.get(name, ())):
+            if not fits({"glob" if name == "exclude" else name: [pattern]}):
+                return name, index
+    for name in ("expect", "layers", "stages", "exclude"):
+        if name in target and fits({field: value for field, value in target.items() if field != name}):
+            return (name,)
     return ()
 
 

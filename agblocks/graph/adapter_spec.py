@@ -37,7 +37,7 @@ class AdapterSpec:
     kind: str
     target: Mapping[str, Any]
     args: Mapping[str, Any]
-    mark: Mark | None
+    tree: Tree | None  # as a recipe writes it, with its places
 
     def __init__(self, kind: str, /, **fields: Any):
         tree = {"adapter": kind, **{k: [*v] if isinstance(v, tuple) else v for k, v in fields.items()}}
@@ -47,8 +47,8 @@ class AdapterSpec:
             raise RecipeError(problems)
         self._set(spec.kind, spec.target, spec.args, None)
 
-    def _set(self, kind: str, target: Mapping[str, Any], args: Mapping[str, Any], mark: Mark | None) -> None:
-        for name, value in (("kind", kind), ("target", target), ("args", args), ("mark", mark)):
+    def _set(self, kind: str, target: Mapping[str, Any], args: Mapping[str, Any], tree: Tree | None) -> None:
+        for name, value in (("kind", kind), ("target", target), ("args", args), ("tree", tree)):
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
@@ -186,7 +186,7 @@ def read_spec(tree: Tree, path: str, problems: list[Problem]) -> AdapterSpec | N
     if len(problems) > before:
         return None
     spec = AdapterSpec.__new__(AdapterSpec)
-    spec._set(kind.name, target, args, tree.mark)
+    spec._set(kind.name, target, args, tree)
     return spec
 
 

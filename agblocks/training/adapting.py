@@ -26,6 +26,8 @@ STORED = f"{FOLDER}/"  # before the names of a run's tensors that are not the re
 
 def with_adapters(resolved: Resolved, adapters: Specs | None) -> Resolved:
     """The recipe with these adapters instead of its own, every default said, as a run stores it."""
+    if isinstance(adapters, str | AdapterSpec | Mapping):
+        adapters = [adapters]
     specs = resolved.adapters if adapters is None else tuple(as_spec(spec) for spec in adapters)
     if not specs and not resolved.adapters:
         return resolved

@@ -216,7 +216,12 @@ def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
 
 def _models(file: Path, resolved: Resolved, members: int, tensors: dict[str, Tensor]) -> tuple[Model, ...]:
     """The members with their weights. Names and shapes are compared before any memory is taken for the model."""
-    wanted = state(attached(build(resolved, device="meta")))
+    try:
+        wanted = state(attached(build(resolved, device="meta")))
+    except AgblocksError as error:
+        raise RunError(
+            f"{file}: its adapters cannot be attached here, where agblocks is {_version()}: {error}"
+        ) from None
     names = {f"{member}/{name}": value for member in range(members) for name, value in wanted.items()}
     problems = [f"tensor {name!r} is missing" for name in names if name not in tensors]
     problems += [f"tensor {name!r} is unknown; {near(name, names)}" for name in tensors if name not in names]

@@ -323,3 +323,35 @@ def test_the_command(rows, base, tmp_path):
     result = CliRunner().invoke(app(), folds, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert isinstance(load_run(tmp_path / "cv" / "fold-0").model, Adapted)
+
+
+def test_a_run_whose_adapters_were_changed_is_refused(adapted_run, tmp_path, monkeypatch):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    folder, _, _ = adapted_run
+    with safe_open(folder / FILE, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
+    own = [name for name in tensors if name.startswith("0/adapters/")]
+    assert len(own) == sum(1 for _ in load_run(folder).model.bank.parameters())
+    for changed, message in (
+        ({own[0]: tensors[own[0]] + 1}, "the weights are not what was written"),
+        ({own[0]: None}, "the weights are not what was written"),
+    ):
+        now = {name: value for name, value in {**tensors, **changed}.items() if value is not None}
+        save_file(now, tmp_path / FILE, metadata)
+        with pytest.raises(RunError, match=message):
+            load_run(tmp_path)
+        monkeypatch.setattr(
+            "agblocks.training.run.weights_sum", lambda _: json.loads(metadata["agblocks-run"])["weights_sha256"]
+        )
+        if len(now) < len(tensors):
+            with pytest.raises(RunError, match=f"tensor '{own[0]}' is missing"):
+                load_run(tmp_path)
+        monkeypatch.undo()
+
+
+def test_one_spec_need_be_no_list(rows, base, tmp_path):
+    run = fit(ATTENTION, *rows, tmp_path / "run", replace(SETTINGS, epochs=1), weights=base, adapters="lora:rank=2")
+    assert [spec.kind for spec in run.resolved.adapters] == ["lora"]
