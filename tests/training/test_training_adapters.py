@@ -17,6 +17,7 @@ from agblocks import AdapterSpec, build, load_weights
 from agblocks.adapters import Adapted, load_adapter
 from agblocks.cli import app
 from agblocks.errors import AgblocksError
+from agblocks.graph.adapter_kinds import kinds
 from agblocks.training import RunError, Settings, fit, load_run, predict
 from agblocks.training.groups import groups_of
 from agblocks.training.module import Fitting
@@ -355,3 +356,30 @@ def test_a_run_whose_adapters_were_changed_is_refused(adapted_run, tmp_path, mon
 def test_one_spec_need_be_no_list(rows, base, tmp_path):
     run = fit(ATTENTION, *rows, tmp_path / "run", replace(SETTINGS, epochs=1), weights=base, adapters="lora:rank=2")
     assert [spec.kind for spec in run.resolved.adapters] == ["lora"]
+
+
+NEEDS = {"tower_prefix": ":glob=tower.layer*"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(kinds()))
+def test_every_kind_goes_through_a_run(rows, base, tmp_path, kind):
+    """Trained with a moving average, stored, and loaded again: in the run, and alone on the same weights."""
+    run = fit(
+        ATTENTION, *rows, tmp_path / "run", replace(SETTINGS, epochs=1), weights=base,
+        adapters=[kind + NEEDS.get(kind, "")],
+    )  # fmt: skip
+    x = torch.nn.functional.one_hot(torch.randint(0, 4, (3, 48)), 4).float().transpose(1, 2)
+    alone = load_adapter(pretrained(base), tmp_path / "run" / "adapters" / "0.safetensors").eval()
+    made = run.model(dna=x)["activity"]
+    assert torch.equal(alone(dna=x)["activity"], made)
+    with run.model.bank.disabled():
+        assert not torch.equal(run.model(dna=x)["activity"], made)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_adapters_train_in_half_precision(rows, base, tmp_path, precision):
+    settings = replace(SETTINGS, epochs=1, precision=precision)
+    run = fit(ATTENTION, *rows, tmp_path / "run", settings, weights=base, adapters=["lora:rank=2", "norm"])
+    assert all(p.dtype == torch.float32 for p in run.model.parameters())
+    assert np.isfinite(run.metrics["test"][0]["pearson"])
