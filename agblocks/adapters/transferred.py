@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..errors import AgblocksError
 from ..graph.adapter_spec import AdapterSpec
 from .port_names import CONV, LINEAR, NORM, Known, in_their_names, known
 from .port_names import heads as heads_of
@@ -72,6 +73,8 @@ def convert(
     ours = resolved is not None and keys is None
     if keys is not None:
         modules = in_their_names(modules, keys)
+    if not modules:
+        raise AgblocksError("nothing here is in alphagenome-pytorch, by whose names a TransferConfig goes")
     names = Names(modules, model if ours else None)
     notes: list[str] = []
     specs, found = _adapters(config, names, notes)

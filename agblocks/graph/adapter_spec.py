@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import AgblocksError, Mark, Problem, RecipeError, shown
@@ -37,7 +37,7 @@ class AdapterSpec:
     kind: str
     target: Mapping[str, Any]
     args: Mapping[str, Any]
-    tree: Tree | None  # as a recipe writes it, with its places
+    tree: Tree | None = field(repr=False)  # as a recipe writes it, with its places
 
     def __init__(self, kind: str, /, **fields: Any):
         tree = {"adapter": kind, **{k: [*v] if isinstance(v, tuple) else v for k, v in fields.items()}}

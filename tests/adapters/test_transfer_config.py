@@ -314,6 +314,18 @@ def test_wrong_heads(model, values, message):
         convert(read(**values), model)
 
 
+def test_models_without_any_of_its_names():
+    with pytest.raises(AgblocksError, match="nothing here is in alphagenome-pytorch"):
+        convert(read(mode="lora"), build("enformer_small", device="meta"))
+
+
+def test_the_encoder_alone():
+    encoder = build("alphagenome_encoder_mpra", device="meta")
+    made = convert(read(mode="locon", locon_targets=["down_blocks.5"]), encoder, base="alphagenome_encoder_mpra")
+    assert adapt(encoder, made.specs).bank.count() == 71_168
+    assert convert(read(mode="lora"), encoder).unmatched
+
+
 def test_texts_and_json_say_the_same():
     texts = ["mode=lora,ia3", "lora_rank=4", "lora_targets=q_proj, k_proj", "unfreeze_norm=true", "lora_alpha=2.5",
              "new_heads={my_atac: {modality: atac, num_tracks: 4}}", "remove_heads=[atac]"]  # fmt: skip
