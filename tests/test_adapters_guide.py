@@ -11,9 +11,10 @@ from agblocks import adapt, build, resolve
 from agblocks.adapters.errors import NotMergeable
 from agblocks.adapters.planned import plan
 from agblocks.cli import app
+from agblocks.data import simulate_mpra
 from agblocks.graph.adapter_kinds import TARGET_FIELDS, kinds
 from agblocks.graph.adapter_spec import AdapterSpec
-from agblocks.training import Settings
+from agblocks.training import Settings, load_run
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "adapters.md").read_text()
@@ -109,6 +110,54 @@ def test_specs_and_settings_of_the_commands():
         Settings(tune=tune)
     for option in set(re.findall(r"--([a-z][\w-]+)", GUIDE)) - {"adapter", "weights", "yaml", "data"}:
         assert hasattr(Settings(), option.replace("-", "_")), option
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A table of few rows, and a run on it to start from: its command, but for what is said here and there."""
+    folder = tmp_path_factory.mktemp("guide")
+    table, _ = simulate_mpra(80, 64, seed=0, sites=2.0)
+    cells = zip(table.sequences, table.targets[:, 0], table.fold, strict=True)
+    text = "".join(f"{sequence}\t{value}\t{fold}\n" for sequence, value, fold in cells)
+    (folder / "rows.tsv").write_text(f"sequence\tactivity\tfold\n{text}")
+    command = ["fit", "mpra_attention", "tower.depth=4", "--data", str(folder / "rows.tsv"), "--sequence", "sequence",
+               "--targets", "activity", "--fold", "fold", "--epochs", "1", "--patience", "0", "--device", "cpu"]  # fmt: skip
+    result = CliRunner().invoke(app(), [*command, "-o", str(folder / "base")])
+    assert result.exit_code == 0, result.output
+    return folder, [*command, "--weights", str(folder / "base")]
+
+
+ROWS = [
+    options
+    for row in section("Which one").splitlines()
+    if row.startswith("|")
+    for options in re.findall(r"`(--.*?)`", row)
+]
+
+
+@pytest.mark.parametrize("options", ROWS)
+def test_every_row_of_the_decision_guide_trains(trained, tmp_path, options):
+    _, command = trained
+    result = CliRunner().invoke(app(), [*command, *options.split(), "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    run = load_run(tmp_path / "run")
+    kinds_of = [spec.kind for spec in run.resolved.adapters]
+    assert kinds_of == re.findall(r"--adapter (\w+)", options)
+    share = run.data["parameters"]["trained"] / run.data["parameters"]["all"]
+    assert share == 1 if "full" in options else share < (0.15 if "last" not in options else 1)
+
+
+def test_the_training_command(trained, tmp_path, monkeypatch):
+    folder, command = trained
+    (line,) = blocks("sh")
+    monkeypatch.chdir(tmp_path)
+    words = line.split()[1:]
+    at = words.index("human_lentimpra_3k")
+    words[at : at + 1] = command[4:9]
+    words[words.index("pretrained/")] = str(folder / "base")
+    result = CliRunner().invoke(app(), [*words, "tower.depth=4", *command[9:15]])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert [path.name for path in (tmp_path / "run" / "adapters").iterdir()] == ["0.safetensors"]
 
 
 def test_names_that_the_guide_uses_are_there():
