@@ -13,6 +13,8 @@ environment alphagenome_pytorch
 # Declares Python 3.12 and runs on 3.11; without the flag an older project of the same name would come.
 .peers/alphagenome_pytorch/bin/python -m pip install -q --no-deps --ignore-requires-python alphagenome-pytorch==0.3.1
 .peers/alphagenome_pytorch/bin/python -m pip install -q pandas pyarrow safetensors einops tqdm huggingface_hub
+# what agblocks.adapters needs there, to adapt the port itself
+.peers/alphagenome_pytorch/bin/python -m pip install -q pydantic annotated-types ruamel.yaml
 
 environment enformer_pytorch
 .peers/enformer_pytorch/bin/python -m pip install -q enformer-pytorch==0.8.12 'numpy<2.4'

@@ -33,7 +33,7 @@ def guard_hooks() -> bool:
 
     By default torch guards none, and then runs a graph compiled from a bare model also for one with hooks. What was
     compiled before is compiled anew at its next call. Costs 1.3 s once where torch._dynamo was not imported yet (an
-    optimiser's first parameter group imports it too), and some 0.3 microseconds a module in each compiled call.
+    optimiser's first parameter group imports it too), and about a microsecond a module in each compiled call.
     """
     import torch._dynamo.config as config
 

@@ -184,7 +184,7 @@ def work(rank, folder):
 def outcomes(tmp_path_factory):
     """One pair of processes for all, as starting one takes longer than what it does."""
     folder = tmp_path_factory.mktemp("processes")
-    with contextlib.suppress(mp.ProcessRaisedException):
+    with contextlib.suppress(mp.ProcessRaisedException, mp.ProcessExitedException):
         mp.spawn(work, (folder,), nprocs=2)
     return folder
 
