@@ -34,9 +34,28 @@ _LAZY = {
 }
 
 __all__ = [
-    "AdapterSpec", "Adapted", "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem",
-    "Pyramid", "RecipeError", "RegistrationError", "Resolved", "adapt", "build", "composite", "diff", "load_weights",
-    "register", "reset_parameters", "resolve",
+    "Adapted",
+    "AdapterSpec",
+    "Block",
+    "Edge",
+    "GraphModel",
+    "Head",
+    "InputError",
+    "Misfit",
+    "Nodes",
+    "Problem",
+    "Pyramid",
+    "RecipeError",
+    "RegistrationError",
+    "Resolved",
+    "adapt",
+    "build",
+    "composite",
+    "diff",
+    "load_weights",
+    "register",
+    "reset_parameters",
+    "resolve",
 ]  # fmt: skip
 
 

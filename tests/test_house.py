@@ -94,9 +94,9 @@ def test_public_names():
 
 
 PUBLIC = [
-    "AdapterSpec", "Adapted", "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem",
-    "Pyramid", "RecipeError", "RegistrationError", "Resolved", "adapt", "build", "composite", "diff", "load_weights",
-    "register", "reset_parameters", "resolve",
+    "Adapted", "AdapterSpec", "Block", "Edge", "GraphModel", "Head", "InputError", "Misfit", "Nodes", "Problem",
+    "Pyramid", "RecipeError", "RegistrationError", "Resolved", "adapt", "build", "composite", "diff",
+    "load_weights", "register", "reset_parameters", "resolve",
 ]  # fmt: skip
 
 
