@@ -240,6 +240,15 @@ class AdapterBank(nn.Module):
 
     # What trains
 
+    def open(self, name: str, parameters: Iterable[str]) -> None:
+        """Let these parameters of the base, by their names, train with an adapter and be saved with it."""
+        self._unmerged("train")
+        known, wanted = {n for n, _ in self.base.named_parameters()}, tuple(parameters)
+        if unknown := [n for n in wanted if n not in known]:
+            raise UnknownAdapter(f"the base has no parameter {unknown[0]!r}; {near(unknown[0], known)}")
+        self._known(name).train = wanted
+        self._freeze()
+
     def train_only(self, *names: str) -> None:
         """Only these adapters train from now on (as far as they are active); of the base what they were given."""
         self._unmerged("train")

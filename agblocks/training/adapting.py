@@ -65,10 +65,7 @@ def adapted(model: GraphModel, settings: Settings) -> GraphModel | Adapted:
         raise RunError(f"adapters of {model.resolved.name!r}: {error}") from None
     frozen = Frozen(made, settings.tuning)
     frozen.restore()
-    opened = {name: p for name, p in model.named_parameters() if frozen.after(p) is not None}
-    made.bank.names["default"].train = tuple(opened)
-    for parameter in opened.values():
-        parameter.requires_grad_(True)
+    made.bank.open("default", [name for name, p in model.named_parameters() if frozen.after(p) is not None])
     return made
 
 

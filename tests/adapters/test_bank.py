@@ -18,6 +18,7 @@ from agblocks.adapters.errors import (
     NotMergeable,
     SiteNeverFired,
     StaleMerge,
+    UnknownAdapter,
     UnsupportedModule,
 )
 from agblocks.layers import RMSBatchNorm, StandardizedConv1d
@@ -118,6 +119,11 @@ def test_flags_come_back():
     assert [p.requires_grad for p in base.parameters()] == flags
     with pytest.raises(NoTargetMatch):
         adapt(base, ["ia3:glob=0"], train=["nope"])
+    adapted = adapt(base, ["ia3:glob=0"])
+    adapted.bank.open("default", ["3.bias"])
+    assert [n for n, p in base.named_parameters() if p.requires_grad] == ["3.bias"]
+    with pytest.raises(UnknownAdapter, match="did you mean 3.bias"):
+        adapted.bank.open("default", ["3.bais"])
 
 
 def test_training_mode():
