@@ -109,7 +109,6 @@ class AdapterBank(nn.Module):
                 if known[path].outputs is not None:
                     site.widths = (known[path].inputs, known[path].outputs)
                 site.add_module(key, adapter)
-                site.hook(known[path].module, adapter.acts_before(), True)
             self.names[name] = named
             old = self._parts_of_active()
             self.activate(Stack(*old, name))
@@ -143,7 +142,7 @@ class AdapterBank(nn.Module):
                 del self.sites[site_key]
         left = [part for part in self._parts_of_active() if name not in names_in(part)]
         self._set(Stack(*left) if left else None)
-        self._freeze()
+        self._settle()
 
     def _parts_of_active(self) -> tuple[Any, ...]:
         return self.active.parts if isinstance(self.active, Stack) else self._parts()
@@ -171,6 +170,13 @@ class AdapterBank(nn.Module):
         """Let these adapters act from now on, in turn, or as one composition says; the others neither act nor train."""
         self._unmerged("activate")
         self._set(_composed(parts))
+        self._settle()
+
+    def _settle(self) -> None:
+        """What acts from now on does so for longer: sites where nothing does have no hooks, and nobody else trains."""
+        for _, site in self._with_paths():
+            if site.empty:
+                site.unhook()
         self._freeze()
 
     @contextmanager
@@ -197,6 +203,7 @@ class AdapterBank(nn.Module):
         for site in self.sites.values():
             assert isinstance(site, Site)
             site.set([] if active is None else steps_of(active, self._finder(site), site.axis, self._fusion(site)))
+            site.hook(self.base.get_submodule(site.path))
 
     def _finder(self, site: Site) -> Any:
         def found(name: str) -> list[Any]:

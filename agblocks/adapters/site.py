@@ -16,7 +16,8 @@ from .place import Place
 class Site(nn.Module):
     """The adapters on one module, as `<name>:<kind>`. Its two hooks are bound methods, so copies and pickles keep them.
 
-    Nothing in it changes during a forward pass. Without anything active it costs a call that does nothing.
+    Nothing in it changes during a forward pass. Where nothing acts for longer it has no hooks; within a context that
+    switches it off they stay, as a call that does nothing.
     """
 
     def __init__(self, place: Place):
@@ -32,16 +33,21 @@ class Site(nn.Module):
         prefix = f"{name}:"
         return [m for key, m in self._modules.items() if key.startswith(prefix) and isinstance(m, Adapter)]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing acts here now."""
+        return not self._pre and not self._post
+
     def set(self, steps: Sequence[Any]) -> None:
         """Let these act from now on."""
         self._pre = tuple(step for step in steps if step.acts_before())
         self._post = tuple(step for step in steps if step.acts_after())
 
-    def hook(self, module: nn.Module, before: bool, after: bool) -> None:
-        """Register what is needed and not yet there."""
-        if before and "before" not in self._handles:
+    def hook(self, module: nn.Module) -> None:
+        """Register what the steps need and is not yet there."""
+        if self._pre and "before" not in self._handles:
             self._handles["before"] = module.register_forward_pre_hook(self.before, with_kwargs=True)
-        if after and "after" not in self._handles:
+        if (self._pre or self._post) and "after" not in self._handles:
             self._handles["after"] = module.register_forward_hook(self.after, with_kwargs=True)
 
     def unhook(self) -> None:
