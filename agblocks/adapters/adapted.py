@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from ..graph.adapter_spec import AdapterSpec
-from ..layers import rest_norms
 from .bank import AdapterBank
 from .composition import Parallel
-from .errors import CompositionError
+from .errors import AdapterError, CompositionError
 
 
 class Adapted(nn.Module):
@@ -23,9 +22,15 @@ class Adapted(nn.Module):
     evaluation wherever their own parameters don't train; "track" lets them follow the batches, and saves them.
     """
 
-    def __init__(self, base: nn.Module, bank: AdapterBank, norms: str = "frozen"):
+    def __init__(self, base: nn.Module, bank: AdapterBank):
         super().__init__()
-        self.base, self.bank, self.norms = base, bank, norms
+        self.base, self.bank = base, bank
+        self.training = base.training
+
+    @property
+    def norms(self) -> str:
+        """What norms of frozen parts do in training."""
+        return self.bank.norms
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self.bank.active, Parallel):
@@ -48,7 +53,7 @@ class Adapted(nn.Module):
     def train(self, mode: bool = True) -> Adapted:
         """As any module; frozen norms stay in evaluation unless `norms` is "track"."""
         super().train(mode)
-        self.__dict__["_resting"] = rest_norms(self.base) if mode and self.norms == "frozen" else []
+        self.bank.rest()
         return self
 
     def add(self, name: str, specs: Iterable[AdapterSpec | str | Mapping[str, Any]], **options: Any) -> Adapted:
@@ -59,8 +64,6 @@ class Adapted(nn.Module):
     def detach(self) -> nn.Module:
         """Take every adapter away: the base exactly as it was given, `requires_grad` flags too."""
         self.bank.detach()
-        for norm in self.__dict__.pop("_resting", ()):
-            norm.training = self.base.training
         return self.base
 
     def merged(self) -> nn.Module:
@@ -72,8 +75,8 @@ class Adapted(nn.Module):
 
         twin = copy.deepcopy(self)
         twin.bank.merge_()
-        twin.bank.forget_merge()
-        return twin.detach()
+        twin.bank.detach(keep=True)
+        return twin.base
 
     def save(self, path: Any, name: str = "default", **options: Any) -> None:
         """Write one adapter by itself; see `agblocks.adapters.store.save`."""
@@ -99,7 +102,7 @@ def adapt(
     train: Iterable[str] = (),
     probe: Any = None,
     seed: int = 0,
-    norms: str = "frozen",
+    norms: str | None = None,
     on_compiled: str = "refuse",
 ) -> Adapted:
     """Attach adapters to any model by forward hooks, and freeze everything else.
@@ -110,24 +113,23 @@ def adapt(
     probe: a batch (a tensor, a tuple of arguments, or a mapping of named ones): after attaching every site must be
         called, and what claims to change nothing at the start must not; else nothing is attached.
     seed: of initial values, drawn for each site by itself, whatever torch's own random state.
-    norms, on_compiled: see `Adapted` and `CompiledModelError` ("refuse" or "reset").
+    norms: "frozen" or "track", see `Adapted`. on_compiled: "refuse" or "reset", see `CompiledModelError`.
 
     Returns: what is called, trained and saved from now on; `.detach()` gives the model back as it was.
     Raises: `AdapterError`s, and then the model is as it was.
     """
     if isinstance(model, Adapted):
-        return model.add(name, _listed(model, specs), train=train, probe=probe, seed=seed)
-    if norms not in ("frozen", "track"):
-        raise CompositionError(f"norms should be 'frozen' or 'track', not {norms!r}")
-    adapted = Adapted(model, AdapterBank(model), norms)
+        if norms not in (None, model.norms):
+            raise AdapterError(f"norms is {model.norms!r} for all adapters of a model, so it cannot be {norms!r} now")
+        adapted = model
+    else:
+        adapted = Adapted(model, AdapterBank(model, norms or "frozen"))
     try:
         adapted.bank.add(name, _listed(model, specs), train=train, probe=probe, seed=seed, on_compiled=on_compiled)
     except BaseException:
-        adapted.bank.detach()
+        if adapted is not model:
+            adapted.bank.detach()
         raise
-    adapted.training = model.training
-    if model.training:
-        adapted.train()
     return adapted
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import near
+from ..errors import near, shown
 from ..graph.adapter_spec import AdapterSpec
+from ..layers import rest_norms
 from .adapter import Adapter
 from .composition import Composition, Fuse, Stack
-from .errors import AdapterError, AlreadyAttached, MergedStateError, UnknownAdapter
+from .errors import AdapterError, AlreadyAttached, CompositionError, MergedStateError, UnknownAdapter
 from .flags import names_in, opened, set_flags
 from .fusion import Fusion
-from .guard import notice_hooks, refuse_bare_wrapping, refuse_sharded
+from .guard import notice_hooks, refuse_bare_wrapping, refuse_second, refuse_sharded
 from .making import generator, make
 from .merging import Merge, merge
+from .nf4_tensor import FrozenWeightError
 from .place import Place
 from .places import places
 from .probing import prove, run
@@ -47,15 +51,23 @@ class AdapterBank(nn.Module):
 
     base: nn.Module
 
-    def __init__(self, base: nn.Module):
+    def __init__(self, base: nn.Module, norms: str = "frozen"):
         super().__init__()
+        if not isinstance(base, nn.Module):
+            raise AdapterError(f"adapters sit on an nn.Module, not on {shown(base)}")
+        if norms not in ("frozen", "track"):
+            raise AdapterError(f"norms should be 'frozen' or 'track', not {norms!r}")
+        refuse_second(base)
         self.__dict__["base"] = base
+        self.norms = norms
         self.sites = nn.ModuleDict()
         self.shared = nn.ModuleDict()
         self.names: dict[str, Named] = {}
         self.active: Composition | None = None
-        self._flags = [(p, p.requires_grad) for p in base.parameters()]
+        self.flags = {name: p.requires_grad for name, p in base.named_parameters()}  # before anything was attached
         self._root: Any = None
+        self._inside = 0  # contexts
+        self._resting: list[nn.Module] = []
         self._merge: Merge | None = None
 
     # Attaching
@@ -82,13 +94,14 @@ class AdapterBank(nn.Module):
         refuse_sharded(self.base)
         notice_hooks(self.base, on_compiled)
         known = places(self.base, {path: m for each in found for path, m in each.items()}, probe)
-        made, shared = make(name, wanted, found, known, seed)
+        with torch.inference_mode(False):  # inference tensors could not be trained later
+            made, shared = make(name, wanted, found, known, seed)
         self._put(name, Named(tuple(wanted), tuple(tuple(each) for each in found), tuple(trained)), made, shared, known,
                   probe)  # fmt: skip
 
     def _free(self, name: str) -> None:
         """Raise unless something can be attached under a name."""
-        self._unmerged("attach")
+        self._free_to("attach")
         if not name.isidentifier():
             raise AdapterError(f"an adapter's name is letters, digits and underscores, unlike {name!r}")
         if name in self.names:
@@ -99,34 +112,49 @@ class AdapterBank(nn.Module):
         known: Mapping[str, Place], probe: Any = None,
     ) -> None:  # fmt: skip
         """Hook adapters that were made, and let them act after those that do; all of them or none."""
+        old = self.active
         try:
             self.shared.update(shared)
             for path, key, adapter in made:
-                site_key = path.replace(".", "/")
-                if site_key not in self.sites:
-                    self.sites[site_key] = Site(known[path])
-                site: Site = self.sites[site_key]  # type: ignore[assignment]
+                site = self._site(known[path])
                 if known[path].outputs is not None:
                     site.widths = (known[path].inputs, known[path].outputs)
                 site.add_module(key, adapter)
             self.names[name] = named
-            old = self._parts_of_active()
-            self.activate(Stack(*old, name))
+            self.activate(Stack(*self._parts(), name))
             if probe is not None:
-                with self.using(*old):  # with the flags of now: torch multiplies in another order where they differ
-                    before = run(self.base, probe)
+                with self.using(*([] if old is None else [old])):  # with the flags of now: torch multiplies in
+                    before = run(self.base, probe)  # another order where they differ
                 prove(self, name, probe, before)
         except BaseException:
+            self._set(old)
             self._drop(name)
             raise
 
+    def _site(self, place: Place) -> Site:
+        """The site on a module, made if it is not there."""
+        key = place.path.replace(".", "/")
+        if key not in self.sites and hasattr(self.sites, key):
+            key += "/"  # a module called `keys`, or `train`
+        if key not in self.sites:
+            self.sites[key] = Site(place)
+        site = self.sites[key]
+        assert isinstance(site, Site)
+        return site
+
     def _parts(self) -> tuple[Any, ...]:
-        return () if self.active is None else (self.active,)
+        """What is active, as parts of a stack."""
+        return self.active.parts if isinstance(self.active, Stack) else () if self.active is None else (self.active,)
 
     def remove(self, name: str) -> None:
-        """Take the adapters of a name away."""
-        self._unmerged("remove")
+        """Take the adapters of a name away. Raises `CompositionError` where a composition that is active has it."""
+        self._free_to("remove")
         self._known(name)
+        left = [part for part in self._parts() if part != name]
+        if any(name in names_in(part) for part in left):
+            raise CompositionError(f"{name!r} is part of {self.active}, which is active; activate something else first")
+        if isinstance(self.active, Stack):
+            self._set(Stack(*left) if left else None)
         self._drop(name)
 
     def _drop(self, name: str) -> None:
@@ -134,23 +162,23 @@ class AdapterBank(nn.Module):
         for key in [k for k in self.shared if k.startswith(f"{name}:")]:
             del self.shared[key]
         for site_key, site in list(self.sites.items()):
-            for key in [key for key in site._modules if _concerns(key, name)]:
+            for key in [key for key, module in site._modules.items() if _concerns(key, module, name)]:
                 del site._modules[key]
             if not site._modules:
                 assert isinstance(site, Site)
                 site.unhook()
                 del self.sites[site_key]
-        left = [part for part in self._parts_of_active() if name not in names_in(part)]
-        self._set(Stack(*left) if left else None)
         self._settle()
 
-    def _parts_of_active(self) -> tuple[Any, ...]:
-        return self.active.parts if isinstance(self.active, Stack) else self._parts()
+    def detach(self, *, keep: bool = False) -> None:
+        """Take everything away: the base has its flags back, and frozen norms their mode.
 
-    def detach(self) -> None:
-        """Take everything away and give the base its `requires_grad` flags back."""
-        if self._merge is not None:
+        keep: what is merged stays in its weights.
+        """
+        self._outside("detach")
+        if self._merge is not None and not keep:
             self.unmerge_()
+        self._merge = None
         for site in self.sites.values():
             assert isinstance(site, Site)
             site.unhook()
@@ -161,14 +189,16 @@ class AdapterBank(nn.Module):
         if self._root is not None:
             self._root.remove()
             self._root = None
-        for parameter, flag in self._flags:
-            parameter.requires_grad_(flag)
+        self._wake()
+        for name, parameter in self.base.named_parameters():
+            with suppress(FrozenWeightError):  # quantised; dequantising gives it its flag
+                parameter.requires_grad_(self.flags.get(name, parameter.requires_grad))
 
     # What acts
 
     def activate(self, *parts: str | Composition) -> None:
         """Let these adapters act from now on, in turn, or as one composition says; the others neither act nor train."""
-        self._unmerged("activate")
+        self._free_to("activate")
         self._set(_composed(parts))
         self._settle()
 
@@ -178,68 +208,100 @@ class AdapterBank(nn.Module):
             if site.empty:
                 site.unhook()
         self._freeze()
+        self.rest()
+        if not self.names and self._root is not None:
+            self._root.remove()
+            self._root = None
 
     @contextmanager
     def using(self, *parts: str | Composition) -> Iterator[None]:
-        """Let these act inside the block, whatever else does outside. What trains and the mode are not touched."""
+        """Let these act inside the block, whatever else does outside. What trains and the mode are not touched.
+
+        Inside, nothing else can be attached, removed, activated or merged.
+        """
         self._unmerged("using")
         before = self.active
         self._set(_composed(parts))
+        self._inside += 1
         try:
             yield
         finally:
+            self._inside -= 1
             self._set(before)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """The bare base inside the block."""
+        """The base by itself inside the block; what of it trained beside adapters stays as it is."""
         with self.using():
             yield
 
     def _set(self, active: Composition | None) -> None:
         for name in names_in(active):
             self._known(name)
+        sites = [site for _, site in self._with_paths()]
+        steps = [[] if active is None else steps_of(active, self._finder(s), s.axis, self._fusion(s)) for s in sites]
         self.active = active
-        for site in self.sites.values():
-            assert isinstance(site, Site)
-            site.set([] if active is None else steps_of(active, self._finder(site), site.axis, self._fusion(site)))
+        for site, acting in zip(sites, steps, strict=True):
+            site.set(acting)
             site.hook(self.base.get_submodule(site.path))
 
     def _finder(self, site: Site) -> Any:
+        held = site.by_name()
+
         def found(name: str) -> list[Any]:
             share = self.names[name].weight
-            return [a if share == 1 else Weighted(a, share) for a in site.held(name)]
+            return [a if share == 1 else Weighted(a, share) for a in held.get(name, ())]
 
         return found
 
+    def rest(self) -> None:
+        """Let norms rest that are frozen now, and those wake that are not any more."""
+        self._wake()
+        self._resting = rest_norms(self.base) if self.norms == "frozen" else []
+
+    def _wake(self) -> None:
+        if self.base.training:
+            for norm in self._resting:
+                norm.training = True
+        self._resting = []
+
     def weigh(self, name: str, weight: float) -> None:
         """How far an adapter goes: 1 all its way, 0 not at all, 0.5 half of it."""
-        self._unmerged("weigh")
+        self._free_to("weigh")
+        if not math.isfinite(weight):
+            raise AdapterError(f"an adapter's weight is a finite number, not {weight}")
         self._known(name).weight = float(weight)
         self._set(self.active)
 
     # Fusion
 
-    def add_fusion(self, *names: str, seed: int = 0) -> Fuse:
-        """Parameters to choose among adapters at every site where one of them is; activate what this returns."""
-        fuse = Fuse(*names)
-        key = f"fusion:{'+'.join(names)}"
+    def add_fusion(self, *parts: str | Composition, seed: int = 0) -> Fuse:
+        """Parameters to choose among adapters at every site where one of them is; activate what this returns.
+
+        They train while it is active, and are saved in no file of an adapter: `state_dict()` has them.
+        """
+        self._free_to("add a fusion")
+        fuse = Fuse(*parts)
+        names = names_in(fuse)
         for name in names:
             self._known(name)
+        made = []
         for path, site in self._with_paths():
-            if any(site.held(name) for name in names) and key not in site._modules:
+            if any(site.held(name) for name in names) and _key(fuse) not in site._modules:
                 place = places(self.base, {path: self.base.get_submodule(path)}, None)[path]
-                fusion = Fusion(place)
-                fusion.reset_parameters(generator(seed, key, "fusion", path))
-                site.add_module(key, fusion)
+                fusion = Fusion(replace(place, inputs=site.widths[0], outputs=site.widths[1]), names)
+                fusion.reset_parameters(generator(seed, str(fuse), "fusion", path))
+                made.append((site, fusion))
+        for site, fusion in made:
+            site.add_module(_key(fuse), fusion)
+        self._freeze()
         return fuse
 
     def _fusion(self, site: Site) -> Any:
         def found(fuse: Fuse) -> Fusion:
-            key = f"fusion:{'+'.join(map(str, fuse.parts))}"
-            if key not in site._modules:
+            module = site._modules.get(_key(fuse))
+            if module is None:
                 raise UnknownAdapter(f"there is no fusion of {', '.join(map(str, fuse.parts))}; add_fusion(...) first")
-            module = site._modules[key]
             assert isinstance(module, Fusion)
             return module
 
@@ -249,7 +311,7 @@ class AdapterBank(nn.Module):
 
     def open(self, name: str, parameters: Iterable[str]) -> None:
         """Let these parameters of the base, by their names, train with an adapter and be saved with it."""
-        self._unmerged("train")
+        self._free_to("train")
         known, wanted = {n for n, _ in self.base.named_parameters()}, tuple(parameters)
         if unknown := [n for n in wanted if n not in known]:
             raise UnknownAdapter(f"the base has no parameter {unknown[0]!r}; {near(unknown[0], known)}")
@@ -258,12 +320,13 @@ class AdapterBank(nn.Module):
 
     def train_only(self, *names: str) -> None:
         """Only these adapters train from now on (as far as they are active); of the base what they were given."""
-        self._unmerged("train")
+        self._free_to("train")
         for name in names:
             self._known(name)
         for name, named in self.names.items():
             named.trains = name in names
         self._freeze()
+        self.rest()
 
     def _freeze(self) -> None:
         """Let what acts and may train want gradients, and nothing else."""
@@ -284,7 +347,7 @@ class AdapterBank(nn.Module):
 
     def merge_(self, *, partial: bool = False) -> Merge:
         """Fold what is active into the base's own tensors, keeping a backup on the CPU; see `merging.merge`."""
-        self._unmerged("merge")
+        self._free_to("merge")
         self._merge = merge(self, partial=partial)
         return self._merge
 
@@ -296,19 +359,30 @@ class AdapterBank(nn.Module):
         self._merge = None
         self._set(self.active)
 
-    def forget_merge(self) -> None:
-        """Make the merged weights the base's own: there is no way back."""
-        self._merge = None
-
     def _unmerged(self, what: str) -> None:
         if self._merge is not None:
             raise MergedStateError(f"adapters are merged, so {what} has to wait: unmerge_() first")
+
+    def _outside(self, what: str) -> None:
+        if self._inside:
+            raise AdapterError(f"inside using() or disabled() nothing else can change, so {what} has to wait")
+
+    def _free_to(self, what: str) -> None:
+        self._unmerged(what)
+        self._outside(what)
 
     # Looking around
 
     def adapters(self, name: str) -> list[Adapter]:
         """The adapters of a name, site by site."""
         return [adapter for _, site in self._with_paths() for adapter in site.held(name)]
+
+    def site(self, path: str) -> Site:
+        """The site on a module. Raises KeyError where there is none."""
+        key = path.replace(".", "/")
+        found = self.sites[key if key in self.sites else f"{key}/"]
+        assert isinstance(found, Site)
+        return found
 
     def _with_paths(self) -> Iterator[tuple[str, Site]]:
         for site in self.sites.values():
@@ -333,12 +407,11 @@ class AdapterBank(nn.Module):
         return rows
 
     def count(self, name: str | None = None) -> int:
-        """Parameters of a name's adapters, or of all; what several share is counted once."""
-        names = [*self.names] if name is None else [name]
-        adapters = sum(p.numel() for n in names for a in self.adapters(n) for p in a.parameters())
-        return adapters + sum(
-            p.numel() for k, m in self.shared.items() if k.partition(":")[0] in names for p in m.parameters()
-        )
+        """Parameters of a name's adapters, what they share counted once; or of everything."""
+        if name is None:
+            return sum(p.numel() for p in self.parameters())
+        shared = [part for key, part in self.shared.items() if key.partition(":")[0] == name]
+        return sum(p.numel() for module in (*self.adapters(name), *shared) for p in module.parameters())
 
     def no_weight_decay(self, prefix: str = "") -> set[str]:
         """Parameters of adapters for which decay to 0 makes no sense."""
@@ -360,12 +433,17 @@ class AdapterBank(nn.Module):
 def _composed(parts: Sequence[str | Composition]) -> Composition | None:
     if not parts:
         return None
-    if len(parts) == 1 and isinstance(parts[0], Composition):
-        return parts[0]
-    return Stack(*parts)
+    plain = [part for part in parts if isinstance(part, str)]
+    if len({*plain}) < len(plain):
+        raise CompositionError(f"an adapter acts once in a stack: {', '.join(plain)}")
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], Composition) else Stack(*parts)
 
 
-def _concerns(key: str, name: str) -> bool:
+def _key(fuse: Fuse) -> str:
+    """The name of a fusion's module at a site, where a dot would part names."""
+    return f"fusion:{fuse}".replace(".", "_")
+
+
+def _concerns(key: str, module: Any, name: str) -> bool:
     """Whether a module of a site belongs to a name, or fuses it with others."""
-    owner, _, rest = key.partition(":")
-    return owner == name or (owner == "fusion" and name in rest.split("+"))
+    return key.partition(":")[0] == name or (isinstance(module, Fusion) and name in module.names)

@@ -28,7 +28,7 @@ def eject(adapted: Adapted, name: str = "default") -> int:
     for index, (spec, paths) in enumerate(zip(named.specs, named.sites, strict=True)):
         known = places(bank.base, {path: bank.base.get_submodule(path) for path in paths})
         for path in paths:
-            site = bank.sites[path.replace(".", "/")]
+            site = bank.site(path)
             assert isinstance(site, Site)
             key = f"{name}:{spec.kind}"
             flattened = getattr(site._modules[key], "eject", lambda place: None)(known[path])

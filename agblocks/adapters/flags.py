@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..errors import near
 from .composition import Composition, Fuse
+from .errors import AdapterError
 from .fusion import Fusion
 from .targets import select
 
 if TYPE_CHECKING:
     from .bank import AdapterBank
+
+_FIELDS = ("role", "glob", "type")
 
 
 def set_flags(bank: AdapterBank) -> None:
@@ -29,17 +33,19 @@ def set_flags(bank: AdapterBank) -> None:
         for module in (*bank.adapters(name), *shared):
             module.requires_grad_(on and name not in fused)
     for site in bank.sites.values():
-        for key, part in site._modules.items():
+        for part in site._modules.values():
             if isinstance(part, Fusion):
-                part.requires_grad_(set(key.removeprefix("fusion:").split("+")) <= fused)
+                part.requires_grad_({*part.names} <= fused)
 
 
 def opened(base: nn.Module, train: Iterable[str]) -> list[str]:
-    """Names of the base's parameters in modules that patterns name: globs, or `role=norm`."""
+    """Names of the base's parameters in modules that patterns name: globs, or `role=norm`, `type=LayerNorm`."""
     owned: dict[str, None] = {}
     names = {id(p): n for n, p in base.named_parameters()}
     for pattern in [train] if isinstance(train, str) else train:
         field, equals, rest = pattern.partition("=")
+        if equals and field not in _FIELDS:
+            raise AdapterError(f"train {pattern!r}: {field!r} does not say what trains; {near(field, _FIELDS)}")
         target = {field: rest.split("+")} if equals else {"glob": [pattern]}
         for module in select(base, target, "train").values():
             owned.update(dict.fromkeys(names[id(p)] for p in module.parameters()))

@@ -19,8 +19,9 @@ class Fusion(nn.Module):
     added to the loss. Source: Pfeiffer et al. 2021. Use when: several trained adapters are to serve one task.
     """
 
-    def __init__(self, place: Place):
+    def __init__(self, place: Place, names: Sequence[str]):
         super().__init__()
+        self.names = tuple(names)
         d = place.width("fusion")
         self.axis = place.axis
         self.query, self.key, self.value = (Dense(place, d, d, bias=bias) for bias in (True, True, False))

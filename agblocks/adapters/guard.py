@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import CompiledModelError, ReentrantCheckpointError, WrappedBaseError
+from .errors import AdapterError, AlreadyAttached, CompiledModelError, ReentrantCheckpointError, WrappedBaseError
 
 
 def notice_hooks(base: nn.Module, on_compiled: str) -> None:
@@ -19,6 +19,8 @@ def notice_hooks(base: nn.Module, on_compiled: str) -> None:
     own = [
         name or "the model" for name, m in base.named_modules() if getattr(m, "_compiled_call_impl", None) is not None
     ]
+    if on_compiled not in ("refuse", "reset"):
+        raise AdapterError(f"on_compiled should be 'refuse' or 'reset', not {on_compiled!r}")
     if own and on_compiled == "refuse":
         raise CompiledModelError(
             f"{own[0]} was compiled before adapters are attached; attach first, then adapted.compile(), or say "
@@ -71,6 +73,15 @@ def refuse_reentrant(site: Any) -> None:
                 )
             return
         frame = frame.f_back
+
+
+def refuse_second(base: nn.Module) -> None:
+    """Raise where a model, or a part of it, has adapters already, from another call of `adapt`."""
+    for name, module in base.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if type(getattr(hook, "__self__", None)).__name__ in ("Site", "AdapterBank"):
+                where = name or "the model"
+                raise AlreadyAttached(f"{where} has adapters from another adapt(); attach more by adapted.add(...)")
 
 
 def refuse_sharded(base: nn.Module) -> None:

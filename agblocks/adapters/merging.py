@@ -34,6 +34,11 @@ class Merge:
     left: dict[str, str] = field(default_factory=dict)  # sites that stay attached, and why
     backup: list[tuple[str, Tensor, Tensor, int]] = field(default_factory=list)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy or a pickle: its tensors are others, and count their changes anew."""
+        self.__dict__.update(state)
+        self.backup = [(name, tensor, old, tensor._version) for name, tensor, old, _ in self.backup]
+
     def undo(self, force: bool) -> None:
         """Copy the backup back."""
         stale = [name for name, tensor, _, version in self.backup if tensor._version != version]

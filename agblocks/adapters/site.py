@@ -33,6 +33,14 @@ class Site(nn.Module):
         prefix = f"{name}:"
         return [m for key, m in self._modules.items() if key.startswith(prefix) and isinstance(m, Adapter)]
 
+    def by_name(self) -> dict[str, list[Adapter]]:
+        """Every name's adapters."""
+        found: dict[str, list[Adapter]] = {}
+        for key, module in self._modules.items():
+            if isinstance(module, Adapter):
+                found.setdefault(key.partition(":")[0], []).append(module)
+        return found
+
     @property
     def empty(self) -> bool:
         """Whether nothing acts here now."""

@@ -106,10 +106,12 @@ def load(model: nn.Module, path: str | Path, *, name: str | None = None, allow: 
         tensors = opened.read()
     _fill(path, made, shared, tensors)
     notice_hooks(bank.base, "refuse")
-    adapted = model if isinstance(model, Adapted) else Adapted(model, bank, record.norms)
+    adapted = model if isinstance(model, Adapted) else Adapted(model, bank)
+    if adapted is not model:
+        bank.norms = record.norms
     try:
         bank._put(name, named, made, shared, known)
-        before = bank._parts_of_active()[:-1]
+        before = bank._parts()[:-1]
         bank._set(own if isinstance(own, Composition) and not before else Stack(*before, own))
         bank._freeze()
     except BaseException:

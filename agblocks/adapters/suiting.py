@@ -16,7 +16,6 @@ from .record import ModuleRecord, RecipeRecord, Record
 
 if TYPE_CHECKING:
     from .bank import AdapterBank, Named
-    from .site import Site
 
 Allowed = Literal["weights", "recipe"]
 MOST = 6  # modules named in a message
@@ -28,7 +27,7 @@ def describe(bank: AdapterBank, named: Named, aside: Collection[str]) -> dict[st
     for path in dict.fromkeys(path for each in named.sites for path in each):
         below = touched(bank.base, path, aside)
         quantised.update({key: type(value.data).__name__ for key, value in below.items() if is_quantised(value)})
-        site: Site = bank.sites[path.replace(".", "/")]  # type: ignore[assignment]
+        site = bank.site(path)
         own = _own(bank.base.get_submodule(path))
         modules[path] = {**own, "place": [*site.widths, site.axis], "sha256": digest(below)}
     resolved: Any = getattr(bank.base, "resolved", None)

@@ -130,7 +130,7 @@ def test_parallel_is_refused_where_a_norm_would_count_rows_twice():
     adapted = made("a", "b", norm=True)
     with adapted.bank.using(Parallel("a", "b")):
         adapted(batch())
-        adapted.norms = "track"
+        adapted.bank.norms = "track"
         adapted.train()
         with pytest.raises(CompositionError, match="'3' would count in"):
             adapted(batch())
@@ -165,11 +165,11 @@ def test_fusion_chooses_by_attention():
     state = torch.random.get_rng_state()
     fuse = adapted.bank.add_fusion("a", "b")
     assert torch.equal(state, torch.random.get_rng_state())
-    x, fusion = batch(), adapted.bank.sites["1"]._modules["fusion:a+b"]
+    x, fusion = batch(), adapted.bank.sites["1"]._modules["fusion:Fuse(a, b)"]
     assert sum(p.numel() for p in fusion.parameters()) == 3 * C**2 + 2 * C
     adapted.bank.activate(fuse)
     trained = {n for n, p in adapted.named_parameters() if p.requires_grad}
-    assert trained and all("fusion:a+b" in n for n in trained)
+    assert trained and all("fusion:Fuse(a, b)" in n for n in trained)
     assert set(gradients(adapted, x)) == trained
     with torch.no_grad():
         fusion.value.weight.add_(0.1)
@@ -191,8 +191,9 @@ def test_fusion_chooses_by_attention():
                 )
     assert torch.allclose(adapted.base[1](h), wanted, atol=1e-9)
     assert fusion.penalty().item() == pytest.approx(((fusion.value.weight - torch.eye(C)) ** 2).sum().item())
+    adapted.bank.activate("b")
     adapted.bank.remove("a")
-    assert "fusion:a+b" not in adapted.bank.sites["1"]._modules
+    assert "fusion:Fuse(a, b)" not in adapted.bank.sites["1"]._modules
 
 
 def test_a_fusion_of_equals_passes_them_on():
