@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from ..errors import near
-from .errors import NoTargetMatch, TargetCountMismatch
+from ..errors import near, shown
+from .errors import AdapterError, NoTargetMatch, TargetCountMismatch
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 _CONDITIONS = ("role", "glob", "regex", "type")
@@ -20,8 +21,10 @@ def select(model: nn.Module, target: Mapping[str, Any], owner: str = "") -> dict
     """The modules that fit a target, by name, in the model's order; a module with two names comes under the first.
 
     `target` has the fields of `AdapterSpec`. Raises `NoTargetMatch`, naming what is near, for each pattern that adds
-    nothing, and `TargetCountMismatch`.
+    nothing, `TargetCountMismatch`, and `AdapterError` for what is no module, or one that has no shapes yet.
     """
+    if not isinstance(model, nn.Module):
+        raise AdapterError(f"adapters sit on an nn.Module, not on {shown(model)}")
     model = getattr(model, "_orig_mod", model)
     names: dict[int, str] = {}
     modules: dict[str, nn.Module] = {}
@@ -61,6 +64,11 @@ def select(model: nn.Module, target: Mapping[str, Any], owner: str = "") -> dict
     if expect is not None and len(found) != expect:
         listed = ", ".join([*found][:6]) + (", ..." if len(found) > 6 else "")
         raise TargetCountMismatch(f"{said}matches {len(found)} modules, expected {expect}: {listed}")
+    for path, module in found.items():
+        if any(is_lazy(parameter) for parameter in module.parameters()):
+            raise AdapterError(
+                f"{said}{path!r}, a {type(module).__name__}, has no shapes yet: call the model once, then adapt it"
+            )
     return found
 
 
@@ -98,22 +106,33 @@ def glob_matcher(pattern: str) -> Callable[[str], Any]:
     return lambda name: compiled.fullmatch(f"{name}.")
 
 
-def number_of(path: str) -> tuple[str, int] | None:
-    """The first numbered part of a name: of `tower.layer3.mlp` it is (`tower.layer`, 3)."""
+def _number(path: str, field: str) -> tuple[str, int, bool] | None:
+    """Where a name has its layer's or stage's number: of `tower.layer3.mlp` it is (`tower.layer`, 3).
+
+    A layer is the first numbered part, unless that is a stage; a stage one that says so, `stage4` or `stages.4`. The
+    last says whether a part with a name follows, or the number is the module's own, as that of `fc2` or `conv1.0`.
+    """
     parts = path.split(".")
     for index, part in enumerate(parts):
         if match := _NUMBERED.fullmatch(part):
-            return ".".join([*parts[:index], match[1]]), int(match[2])
+            row = ".".join([*parts[:index], match[1]]).rstrip(".")
+            stage = row.rpartition(".")[2] in ("stage", "stages")
+            if stage == (field == "stages"):
+                return row, int(match[2]), not all(rest.isdigit() for rest in parts[index + 1 :])
+            if stage:
+                return None
     return None
 
 
 def _numbered(found: dict[str, nn.Module], field: str, wanted: Any, said: str) -> dict[str, nn.Module]:
     """The modules whose layer or stage has one of the numbers; negative ones count from each row's last."""
-    numbers = {path: number_of(path) for path in found}
+    numbers = {path: at for path in found if (at := _number(path, field)) is not None}
+    inside = {row for row, _, follows in numbers.values() if follows}
+    if field == "layers" and inside:  # head.fc2 is no layer beside blocks.2.mlp
+        numbers = {path: at for path, at in numbers.items() if at[0] in inside}
     rows: dict[str, set[int]] = {}
-    for at in numbers.values():
-        if at is not None and (at[0].rpartition(".")[2] == "stage") == (field == "stages"):
-            rows.setdefault(at[0], set()).add(at[1])
+    for row, number, _ in numbers.values():
+        rows.setdefault(row, set()).add(number)
     if not rows:
         raise NoTargetMatch(f"{said}{field}: none of the {len(found)} matching modules lies in a numbered {field[:-1]}")
     chosen = {row: _chosen(sorted(have), wanted) for row, have in rows.items()}
@@ -123,7 +142,7 @@ def _numbered(found: dict[str, nn.Module], field: str, wanted: Any, said: str) -
     if missing or not any(chosen.values()):
         there = "; ".join(f"{row} {min(have)} to {max(have)}" for row, have in rows.items())
         raise NoTargetMatch(f"{said}{field} {_told(wanted)} picks none, or not all; there is {there}")
-    return {path: m for path, m in found.items() if (at := numbers[path]) and at[1] in chosen.get(at[0], ())}
+    return {path: found[path] for path, (row, number, _) in numbers.items() if number in chosen[row]}
 
 
 def _chosen(have: list[int], wanted: Any) -> set[int]:
@@ -146,8 +165,13 @@ def _hint(modules: Mapping[str, nn.Module], field: str, pattern: str) -> str:
         return near(pattern, {m.__dict__["role"] for m in modules.values() if m.__dict__.get("role")})
     if field == "type":
         return near(pattern, {type(m).__name__ for m in modules.values()})
-    last = pattern.rpartition(".")[2]
-    inside = [path for path in modules if last.strip("*") and last.strip("*") in path.rpartition(".")[2]]
-    if inside and field == "glob":
-        return f"a glob is the whole name, like {inside[0]!r} or '**.{inside[0].rpartition('.')[2]}'"
-    return near(pattern, modules)
+    last = pattern.rpartition(".")[2].strip("*")
+    if field == "regex" or not last:
+        return near(pattern, modules)
+    ends = {path: path.rpartition(".")[2] for path in modules}
+    inside = [path for path, end in ends.items() if last in end]
+    if inside:
+        return f"a glob is the whole name, like {inside[0]!r} or '**.{ends[inside[0]]}'"
+    if "." in pattern and "*" not in pattern:
+        return near(pattern, modules)
+    return near(f"**.{last}", {f"**.{end}" for end in ends.values() if not end.isdigit()})
