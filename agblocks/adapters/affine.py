@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..layers import StandardizedConv1d
 from ..layers.conv import standardize
 from .errors import NonFiniteMerge, NotMergeable
-from .place import Place, norm_width
+from .place import Place, along, is_norm, norm_axis, norm_width
 
+OWN = f"{__name__.partition('.')[0]}.layers."
 CENTRED = 1e-6  # how far from 0 a standardised kernel's mean may be, of its norm
 
 
@@ -44,13 +46,13 @@ class Affine:
         return Affine(torch.lerp(self.weight, other.weight, share), bias)
 
 
-def foldable(module: nn.Module) -> str | None:
-    """Why a module's weights cannot take an adapter, or None."""
+def unmapped(module: nn.Module) -> str | None:
+    """Why an adapter cannot compute beside a module what its weights would, or None."""
     if isinstance(module, _ConvTransposeNd):
         return "a transposed convolution is not supported"
     if hasattr(module, "conv_geometry") and not hasattr(module, "effective_weight"):
         return "it does not say its effective kernel (effective_weight)"
-    if computes_otherwise(module) and not hasattr(module, "effective_weight"):
+    if not is_norm(module) and computes_otherwise(module) and not hasattr(module, "effective_weight"):
         return (
             f"{type(module).__name__} computes in a way of its own, of which nothing is known; it would have to say "
             "its kernel (effective_weight) and, for a convolution, where it pads (conv_geometry)"
@@ -63,12 +65,61 @@ def foldable(module: nn.Module) -> str | None:
     return None
 
 
+def foldable(module: nn.Module) -> str | None:
+    """Why a module's weights cannot take an adapter, or None."""
+    if why := unmapped(module):
+        return why
+    for name in tensors(module):
+        if module._parameters.get(name) is None:
+            return (
+                f"its {name} is no parameter of its own but worked out from others, as by weight_norm, spectral_norm "
+                "or pruning; take those off first"
+            )
+    if getattr(module, "max_norm", None) is not None:
+        return "it cuts its rows at max_norm when they are read, and would cut what is merged too"
+    if is_norm(module) and computes_otherwise(module) and not _scales_and_adds(module):
+        return f"{type(module).__name__} does more with its weight than to multiply what it normalised"
+    return None
+
+
+def linear(module: nn.Module) -> bool:
+    """Whether a mean of what a module reads gives the mean of what it gives."""
+    maps = isinstance(module, (nn.Linear, _ConvNd)) and not computes_otherwise(module)
+    return maps or hasattr(module, "effective_weight")
+
+
 def computes_otherwise(module: nn.Module) -> bool:
-    """Whether a module is a linear map, an embedding or a convolution by its class, with a forward of its own."""
-    for cls in (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        if isinstance(module, cls):
-            convolves = getattr(type(module), "_conv_forward", None)
-            return type(module).forward is not cls.forward or convolves is not getattr(cls, "_conv_forward", None)
+    """Whether what a module computes was written neither by torch nor here, whatever it descends from."""
+    for name in ("forward", "_conv_forward"):
+        writer = next((cls for cls in type(module).__mro__ if name in vars(cls)), None)
+        if writer is not None and not writer.__module__.startswith(("torch.nn.modules.", OWN)):
+            return True
+    return False
+
+
+@torch.no_grad()
+def _scales_and_adds(norm: nn.Module) -> bool:
+    """Whether somebody's norm gives `weight * n(x) + bias`: tried on a twin, as nothing says it."""
+    twin, draw = copy.copy(norm), torch.Generator().manual_seed(0)
+    own = {name: torch.randn(t.shape, generator=draw, dtype=torch.float64) for name, t in tensors(norm).items()}
+    buffers = {k: b.double() if b is not None and b.is_floating_point() else b for k, b in norm._buffers.items()}
+    twin.__dict__.update(_parameters={**norm._parameters, **own}, _buffers=buffers, training=False)
+    plain = copy.copy(twin)
+    plain.__dict__["_parameters"] = {**twin._parameters, "weight": torch.ones_like(own["weight"])}
+    if "bias" in own:
+        plain._parameters["bias"] = torch.zeros_like(own["bias"])  # type: ignore[assignment]
+    width, axis = norm_width(norm), norm_axis(norm)
+    for others in ((2, 3, 3), (2, 3), (2,), (2, 3, 3, 3)):
+        shape = list(others)
+        shape.insert(len(others) if axis == -1 else axis, int(width or 0))
+        x = torch.randn(shape, generator=draw, dtype=torch.float64)
+        try:
+            whole, alone = twin.forward(x), plain.forward(x)
+            wanted = alone * along(own["weight"], alone, axis)
+            wanted = wanted + along(own["bias"], alone, axis) if "bias" in own else wanted
+            return torch.allclose(whole, wanted, rtol=1e-5, atol=1e-6)
+        except Exception:  # its own forward may raise anything for what it was not made for
+            continue
     return False
 
 

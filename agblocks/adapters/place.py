@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from ..layers import ChannelLayerNorm, LayerNorm, RMSBatchNorm
 from .errors import UnsupportedModule
@@ -119,17 +119,14 @@ def _channels_second(module: nn.LayerNorm | nn.RMSNorm) -> bool:
     if type(module).forward in (nn.LayerNorm.forward, nn.RMSNorm.forward):
         return False
     width, tensor = module.normalized_shape[0], next(module.parameters(), torch.zeros(0))
-    try:
-        with torch.no_grad():
-            module.forward(tensor.new_zeros(1, width, 1, width + 1))
-    except (RuntimeError, ValueError):
-        return False
-    return True
-
-
-def transposed(module: nn.Module) -> bool:
-    """Whether a module is a transposed convolution."""
-    return isinstance(module, _ConvTransposeNd)
+    for others in ((1, width + 1), (width + 1,)):  # an image, a track
+        try:
+            with torch.no_grad():
+                module.forward(tensor.new_zeros(1, width, *others))
+            return True
+        except (RuntimeError, ValueError, IndexError):
+            continue
+    return False
 
 
 def along(vector: Tensor, like: Tensor, axis: int) -> Tensor:

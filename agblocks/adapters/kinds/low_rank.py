@@ -14,7 +14,7 @@ from agblocks.graph.adapter_kinds import adapter
 from agblocks.graph.types import Positive, PositiveFloat, Probability
 
 from ..adapter import Adapter, Phase, given, main, remade
-from ..affine import Affine, foldable, read
+from ..affine import Affine, read, unmapped
 from ..place import Place, along
 
 Init = Literal["kaiming", "he", "gaussian", "pissa"]
@@ -52,7 +52,7 @@ class Lora(Adapter):
     ):
         super().__init__(place)
         module = place.module
-        if why := foldable(module):
+        if why := unmapped(module):
             raise place.refuse(self.kind.name, why)
         weight = place.weight
         if weight is None or weight.dim() < 2:
