@@ -14,6 +14,7 @@ from ..graph.adapter_spec import AdapterSpec
 from .adapted import Adapted, adapt
 from .adapter import Adapter
 from .errors import AdapterFileError, BaseMismatch, UnsupportedModule
+from .finite import suited
 from .kinds.low_rank import Lora
 from .peft_config import PREFIX, WEIGHTS, Config, dense, read_config
 from .peft_modules import found_modules, write_back
@@ -133,7 +134,7 @@ def _fill(folder: Path, adapter: Adapter, own: Mapping[str, Tensor]) -> None:
             raise BaseMismatch(
                 f"{folder}: {adapter.path!r} has {name} of {list(value.shape)}, this model's wants {list(into.shape)}"
             )
-        into.copy_(given)
+        into.copy_(suited(folder, f"{adapter.path}.{name}", given, into))
 
 
 def _in_groups(folder: Path, adapter: Lora, given: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from .adapted import Adapted
 from .adapter import Adapter
 from .errors import AdapterFileError, UnsupportedModule
 from .fingerprint import whole
+from .finite import refuse_not_finite
 from .kinds.low_rank import Dora, Lora
 from .kinds.scaling import Ia3, Ia3FeedForward
 from .peft_config import CONFIG, PREFIX, WEIGHTS, dense
@@ -65,8 +66,7 @@ def export_peft(adapted: Adapted, folder: str | Path, name: str = "default") -> 
         config = _ia3_config(name, adapters, named.weight)
     config["modules_to_save"] = modules or None
     for key, value in tensors.items():
-        if not bool(torch.isfinite(value).all()):
-            raise AdapterFileError(f"{key!r} holds values that are not finite; not written")
+        refuse_not_finite(folder, key, value)
     to = Path(folder)
     try:
         to.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import near
 from .errors import AdapterFileError, BaseMismatch, UnsupportedModule
+from .fingerprint import is_quantised
+from .finite import suited
 
 _LISTS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
@@ -68,7 +70,9 @@ def found_modules(
     for key, value in wanted.items():
         if value.shape != tensors[key].shape:
             raise BaseMismatch(f"{folder}: {key!r} is {list(tensors[key].shape)}, this model's is {list(value.shape)}")
-    return paths, dict(tensors)
+        if is_quantised(value):
+            raise BaseMismatch(f"{folder}: {key!r} is kept whole, and packed here; put dense weights back first")
+    return paths, {key: suited(folder, key, tensors[key], value) for key, value in wanted.items()}
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from .bank import AdapterBank
 from .composition import Composition, Stack
 from .composition_data import composition_data, composition_of
 from .errors import AdapterError, AdapterFileError
-from .fingerprint import dtype_name, whole
+from .fingerprint import dtype_name, is_quantised, whole
+from .finite import refuse_not_finite, suited
 from .guard import notice_hooks, refuse_sharded
 from .record import Reader, write
 from .stored import (
@@ -27,6 +28,7 @@ from .stored import (
     refuse_inconsistent,
     refuse_other_tensors,
     refuse_overwriting,
+    targets_of,
     version,
 )  # fmt: skip
 from .suiting import Allowed, describe, refuse_other_base
@@ -47,13 +49,17 @@ def save(adapted: Adapted, path: str | Path, name: str = "default", *, licence: 
     made = [(adapter.path, "", adapter) for adapter in bank.adapters(name)]
     shared = {key: part for key, part in bank.shared.items() if key.partition(":")[0] == name}
     state = bank.base.state_dict()
+    if packed := [key for key in named.train if is_quantised(state[key])]:
+        raise AdapterFileError(
+            f"{packed[0]!r} trained with {name!r} and is in NF4 by now, which a file cannot hold; put the dense weight "
+            "back first (`dequantize_()` of what `quantize` returned)"
+        )
     tensors = {key: _copy(value) for key, value in keys_of((made, shared))}
     tensors.update({f"extra/{key}": _copy(state[key]) for key in (*named.train, *statistics)})
     for key, value in tensors.items():
         if value.is_meta:
             raise AdapterFileError(f"{key!r} is on the meta device: there is nothing to save")
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise AdapterFileError(f"{key!r} holds values that are not finite; not saved")
+        refuse_not_finite(path, key, value)
     content = {
         "name": name,
         "specs": [spec.to_dict() for spec in named.specs],
@@ -103,7 +109,8 @@ def load(model: nn.Module, path: str | Path, *, name: str | None = None, allow: 
         wanted = built(path, name, named, {p: replace(k, on=torch.device("meta")) for p, k in known.items()})
         refuse_other_tensors(opened, bank.base, wanted, allow)
         made, shared = built(path, name, named, known)
-        tensors = opened.read()
+        targets = targets_of(bank.base, (made, shared), record)
+        tensors = {key: suited(path, key, value, targets[key]) for key, value in opened.read().items()}
     _fill(path, made, shared, tensors)
     notice_hooks(bank.base, "refuse")
     adapted = model if isinstance(model, Adapted) else Adapted(model, bank)

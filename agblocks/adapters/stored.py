@@ -16,7 +16,7 @@ from ..layers import RMSBatchNorm
 from .adapter import Adapter
 from .bank import Named
 from .errors import AdapterError, AdapterFileError, BaseMismatch
-from .fingerprint import dtype_name, kept
+from .fingerprint import dtype_name, is_quantised, kept
 from .making import make
 from .place import Place
 from .places import places
@@ -109,10 +109,15 @@ def built(path: str | Path, name: str, named: Named, known: Mapping[str, Place])
         raise AdapterFileError(f"{path}: its adapters cannot be made: {error}") from None
 
 
+def targets_of(base: nn.Module, made: Made, record: Record) -> dict[str, Tensor]:
+    """What each tensor of a file is for, by its key: an adapter's tensor, or one of the base."""
+    state = base.state_dict()
+    return dict(keys_of(made)) | {f"extra/{name}": state[name] for name in (*record.train, *record.statistics)}
+
+
 def refuse_other_tensors(opened: Reader, base: nn.Module, made: Made, allow: Collection[str]) -> None:
     """Every tensor is there, no other, each of its shape and type; nothing has been read or made yet."""
-    record, state = opened.record, base.state_dict()
-    wanted = dict(keys_of(made)) | {f"extra/{name}": state[name] for name in (*record.train, *record.statistics)}
+    wanted = targets_of(base, made, opened.record)
     problems = [f"{key!r} is missing" for key in wanted if key not in opened.shapes]
     problems += [f"{key!r} is unknown" for key in opened.shapes if key not in wanted]
     for key, value in wanted.items():
@@ -121,6 +126,8 @@ def refuse_other_tensors(opened: Reader, base: nn.Module, made: Made, allow: Col
             problems.append(f"{key!r} is {list(shape)}, wanted {list(value.shape)}")
         elif dtype != dtype_name(value) and "weights" not in allow:
             problems.append(f"{key!r} is {dtype}, wanted {dtype_name(value)}")
+        elif is_quantised(value):
+            problems.append(f"{key!r} belongs where a packed weight is; put dense weights back first")
     if problems:
         more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise AdapterFileError(

@@ -1,0 +1,138 @@
+"""Files, folders of peft and packed weights, as a reviewer broke them: each refused whole, or put right."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, safe_open, save_file
+from torch import nn
+
+from agblocks.adapters import adapt, export_peft, import_peft, load_adapter, quantize
+from agblocks.adapters.errors import AdapterFileError, BaseMismatch
+from agblocks.adapters.record import FORMAT, write
+from agblocks.testing.adapter_trial import move
+
+
+def net(dtype=torch.float32, width=8):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4)).to(dtype)
+
+
+def flags(model):
+    return {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+def untouched(base, fresh):
+    """No hooks, no other values, no other flags."""
+    return (
+        not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
+        and flags(base) == flags(fresh)
+        and all(torch.equal(v, fresh.state_dict()[k]) for k, v in base.state_dict().items())
+    )
+
+
+def adapted(base=None, **options):
+    made = adapt(net() if base is None else base, ["lora:glob=0,rank=2"], train=["2"], **options)
+    move(made)
+    return made
+
+
+# Values that are not finite
+
+BAD = [math.nan, math.inf, -math.inf]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    adapted().save(path)
+    return path
+
+
+def forged(file, change_tensors=lambda tensors: None, **said):
+    """A file that somebody wrote who knows the format."""
+    with safe_open(file, framework="pt") as opened:
+        content = json.loads(opened.metadata()[FORMAT])
+    content = {k: v for k, v in content.items() if k not in ("version", "tensors_sha256", "metadata_sha256")}
+    tensors = load_file(file)
+    change_tensors(tensors)
+    return write(file, tensors, {**content, **said})
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("key", ["sites/0/lora/B", "extra/2.weight"])
+def test_values_that_are_not_finite_are_not_loaded(file, key, bad):
+    forged(file, lambda tensors: tensors[key][0, 0].fill_(bad))
+    base = net()
+    with pytest.raises(AdapterFileError, match=f"'{key}' holds values that are not finite"):
+        load_adapter(base, file)
+    assert untouched(base, net())
+
+
+@pytest.mark.parametrize("key", ["sites/0/lora/B", "extra/2.weight"])
+def test_values_beyond_the_type_of_the_base_are_not_loaded(tmp_path, key):
+    file = tmp_path / "double.safetensors"
+    adapted(net(torch.float64)).save(file)
+    forged(file, lambda tensors: tensors[key][0, 0].fill_(1e300))
+    base = net()
+    with pytest.raises(AdapterFileError, match=f"'{key}' holds values in float64 beyond float32"):
+        load_adapter(base, file, allow=["weights"])
+    assert untouched(base, net())
+
+
+PREFIX = "base_model.model."
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("key", ["0.lora_B.weight", "2.weight"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        *[(lambda t, bad=bad: t * bad, "holds values that are not finite") for bad in BAD],
+        (lambda t: torch.full_like(t, 1e300, dtype=torch.float64), "holds values in float64 beyond float32"),
+        (lambda t: t.long(), "is int64, which is no kind of float32"),
+        (lambda t: t.bool(), "is bool, which is no kind of float32"),
+        (lambda t: t.to(torch.complex64), "is complex64, which is no kind of float32"),
+    ],
+)
+def test_tensors_of_peft_are_finite_floating_numbers(tmp_path, key, change, said, beside):
+    folder = export_peft(adapted(), tmp_path)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors[PREFIX + key] = change(tensors[PREFIX + key])
+    save_file(tensors, folder / "adapter_model.safetensors")
+    base, fresh = net(), net()
+    model = adapt(base, ["ia3:glob=1"], name="other") if beside else base
+    before = flags(model)
+    with pytest.raises(AdapterFileError, match=said):
+        import_peft(model, folder)
+    assert flags(model) == before
+    assert untouched(model.detach() if beside else base, fresh)
+
+
+def test_finite_values_of_another_type_are_taken(tmp_path, file):
+    made = adapted()
+    folder, x = export_peft(made, tmp_path / "folder"), torch.randn(3, 8)
+    assert torch.equal(import_peft(net(), folder)(x), made(x))
+    wide = import_peft(net(torch.float64), folder)(x.double())
+    torch.testing.assert_close(wide, made(x).double(), atol=1e-5, rtol=1e-5)
+    wide = load_adapter(net(torch.float64), file, allow=["weights"])(x.double())
+    torch.testing.assert_close(wide, made(x).double(), atol=1e-5, rtol=1e-5)
+
+
+# Packed weights
+
+
+def test_a_packed_weight_that_trained_is_not_saved(tmp_path):
+    made = adapted(net(width=64))
+    done = quantize(nn.Sequential(made.base[2]), ["0"])
+    with pytest.raises(AdapterFileError, match=r"'2\.weight' trained with 'default' and is in NF4 by now"):
+        made.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+    done.dequantize_()
+    made.save(tmp_path / "a.safetensors")
+    base = net(width=64)
+    quantize(base, ["2"])
+    with pytest.raises((AdapterFileError, BaseMismatch), match=r"'extra/2\.weight' belongs where a packed weight is"):
+        load_adapter(base, tmp_path / "a.safetensors")
