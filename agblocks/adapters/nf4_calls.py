@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import nf4_ops
+from .nf4 import NF4Error
 from .nf4_tensor import FUNCTIONS, OPERATIONS, NF4Tensor, frozen, parts, then
 
 # Operations, below autograd
@@ -151,6 +153,32 @@ def _assign(self: Tensor, *_: Any) -> Any:
     return NotImplemented
 
 
+def _share_memory(self: NF4Tensor) -> Any:
+    return self.each(Tensor.share_memory_)
+
+
+def _is_shared(self: NF4Tensor) -> bool:
+    return all(part is None or part.is_shared() for part in self.packed)
+
+
+def _chunk(self: NF4Tensor, *_: Any, **__: Any) -> Any:
+    """Refused to FSDP, which would keep dense pieces of a restored copy; others get restored chunks."""
+    caller: Any = None if torch.compiler.is_compiling() else sys._getframe(2)
+    if caller is not None and caller.f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
+        raise NF4Error(
+            f"{self!r} cannot be sharded: each process would hold a dense piece of it. Leave packed weights whole: "
+            "fully_shard(..., ignored_params={p for p in model.parameters() if isinstance(p, NF4Tensor)})"
+        )
+    return NotImplemented
+
+
+def _storage(self: NF4Tensor, *_: Any, **__: Any) -> Any:
+    raise NF4Error(
+        f"{self!r} has no memory of its own shape to be handed out or written down; take `.dequantize()` of it, or put "
+        "dense weights back first (`dequantize_()` of what `quantize` returned). torch.save keeps it packed"
+    )
+
+
 def _listed(self: NF4Tensor) -> Any:
     return self.dequantize().tolist()
 
@@ -161,6 +189,13 @@ def _array(self: NF4Tensor, **options: Any) -> Any:
 
 FUNCTIONS |= {
     Tensor.tolist: _listed,
+    Tensor.share_memory_: _share_memory,
+    Tensor.is_shared: _is_shared,
+    Tensor.__dlpack__: _storage,
+    Tensor.__dlpack_device__: _storage,
+    Tensor.storage: _storage,
+    Tensor.chunk: _chunk,
+    torch.chunk: _chunk,
     Tensor.numpy: _array,
     F.linear: _linear,
     F.conv1d: _conv,

@@ -31,7 +31,9 @@ class NF4Tensor(Tensor):
     written into nor trained; `copy_` takes another NF4 tensor of the same form, so that a state dict goes back in,
     and the very values that it stands for, which DDP sends around.
     `.to(dtype)` keeps the codes, and restores exactly what `.to(dtype)` of the restored weight would give.
-    Compiles, exports by value, copies, pickles and is moved like other tensors; `weights_only=True` loads it.
+    Compiles, exports by value, copies, pickles, is shared and moved like other tensors; `weights_only=True` loads it.
+    It has no memory in its own shape: DLPack and safetensors get `NF4Error`, and FSDP, which would cut up a restored
+    copy, is told to leave it whole (`ignored_params`).
 
     Shapes: as the weight's, which lay in C order. Use when: a frozen base is to take an eighth of its memory.
     """

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from torch import nn
 
 from agblocks.adapters import adapt, export_peft, import_peft, load_adapter, quantize
 from agblocks.adapters.errors import AdapterFileError, BaseMismatch
+from agblocks.adapters.nf4 import NF4Error
+from agblocks.adapters.nf4_tensor import NF4Tensor
 from agblocks.adapters.record import FORMAT, write
 from agblocks.testing.adapter_trial import move
 
@@ -136,3 +141,53 @@ def test_a_packed_weight_that_trained_is_not_saved(tmp_path):
     quantize(base, ["2"])
     with pytest.raises((AdapterFileError, BaseMismatch), match=r"'extra/2\.weight' belongs where a packed weight is"):
         load_adapter(base, tmp_path / "a.safetensors")
+
+
+def test_packed_weights_are_shared_and_not_handed_out():
+    """In a process of its own, which a null pointer would end."""
+    code = """
+        import numpy, pytest, torch
+        from torch import nn
+        from agblocks.adapters import quantize
+        from agblocks.adapters.nf4 import NF4Error
+        from safetensors.torch import save_model
+
+        model, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), torch.randn(2, 64)
+        quantize(model)
+        wanted = model(x)
+        assert not model[0].weight.is_shared()
+        assert model.share_memory() is model and type(model[0].weight.data).__name__ == "NF4Tensor"
+        assert model[0].weight.is_shared() and all(part.is_shared() for part in model[0].weight.packed)
+        assert torch.equal(model(x), wanted)
+        for read in (torch.from_dlpack, numpy.from_dlpack):
+            with pytest.raises(NF4Error, match="no memory of its own shape"):
+                read(model[0].weight)
+        with pytest.raises(NF4Error, match="dequantize_"):
+            save_model(model, "never.safetensors")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_fsdp_leaves_packed_weights_whole_or_is_refused(tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh, x = init_device_mesh("cpu", (1,)), torch.randn(2, 64)
+        for ignore in (False, True):
+            model = net(width=64)
+            quantize(model, ["0", "1"])
+            wanted = model(x)
+            packed = {p for p in model.parameters() if isinstance(p, NF4Tensor)}
+            if not ignore:
+                with pytest.raises(NF4Error, match="cannot be sharded: .* ignored_params="):
+                    fully_shard(model, mesh=mesh)
+            else:
+                fully_shard(model, mesh=mesh, ignored_params=packed)
+                assert torch.equal(model(x), wanted)
+                assert {p for p in model.parameters() if isinstance(p, NF4Tensor)} == packed
+    finally:
+        torch.distributed.destroy_process_group()
+    assert [type(part) for part in NF4Tensor.of(torch.randn(6, 4)).chunk(2)] == [torch.Tensor] * 2
