@@ -201,13 +201,15 @@ class Dora(Lora):
     """LoRA on the direction of each output's weights, and their length as a parameter of its own.
 
     `V = W + s B A`, `W' = m V / |V|`, lengths over all but the output axis, m = |W| at the start; the gradient does not
-    go through |V|. Sites: as `lora`, embeddings aside. Parameters: those of `lora` + out. Merges exactly.
-    With dropout the weight's own part is not dropped. Reads the weight at each call, so it must be attached before
-    FSDP shards it. Two on one module are refused.
+    go through |V|; an output with |V| = 0 has no direction, and its factor is 1. Sites: as `lora`, embeddings aside.
+    Parameters: those of `lora` + out. Merges exactly. With dropout the weight's own part is not dropped. Reads the
+    weight at each call, so it must be attached before FSDP shards it, and it measures the module's own weight: behind
+    others in a Stack (another DoRA, too) it scales what they gave, less the module's own bias, by a length without them.
     Source: Liu et al. 2024. Use when: LoRA of a low rank falls short of full fine-tuning.
     """
 
     phase = Phase.DORA
+    reads_weight = True
 
     def __init__(
         self,
@@ -266,7 +268,7 @@ class Dora(Lora):
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         y = main(out)
-        gain = self.m / self._lengths(_weight(module))
+        gain = _gain(self.m, self._lengths(_weight(module)))
         bias = getattr(module, "bias", None)
         axis = -1 if self.A.dim() == 2 else 1
         x = given(args, kwargs)
@@ -277,9 +279,18 @@ class Dora(Lora):
         return remade(out, new)
 
     def fold(self, affine: Affine, module: nn.Module) -> Affine:
-        lengths = torch.linalg.vector_norm((read(module).weight + self.change()).flatten(1), dim=1)
-        gain = (self.m.detach().double() / lengths).view(-1, *(1,) * (affine.weight.dim() - 1))
-        return Affine((affine.weight + self.change()) * gain, affine.bias)
+        own, change = read(module), self.change()
+        gain = _gain(self.m.detach().double(), torch.linalg.vector_norm((own.weight + change).flatten(1), dim=1))
+        if affine.bias is None or own.bias is None:
+            return affine.plus(change).scaled(gain)
+        # The module's own bias is not scaled; what others before it added to that is, as in `after`.
+        return Affine(affine.weight, affine.bias - own.bias).plus(change).scaled(gain).plus(bias=own.bias)
+
+
+def _gain(m: Tensor, lengths: Tensor) -> Tensor:
+    """m over the lengths; 1 where a length is 0, which has no direction to give another length to."""
+    some = lengths > 0
+    return torch.where(some, m / torch.where(some, lengths, torch.ones_like(lengths)), torch.ones_like(m))
 
 
 def _weight(module: Any) -> Tensor:
