@@ -45,6 +45,7 @@ class Adapter(nn.Module):
     phase: ClassVar[Phase] = Phase.ADD
     identity: bool = True
     decays: bool = True  # whether weight decay makes sense for its parameters
+    reads_weight: ClassVar[bool] = False  # at each call, so nothing may be folded into it while this stays beside it
     divisible: bool = True  # whether a share of what it does, a mean or a part of the batch, makes sense
 
     def __init__(self, place: Place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,12 @@ def merge(bank: AdapterBank, *, partial: bool) -> Merge:
     """
     plans: list[tuple[Site, nn.Module, list[Any], list[Any], list[Any]]] = []
     refused: dict[str, str] = {}
+    owners = _owners(bank.base)
     for path, site in bank._with_paths():
         module = bank.base.get_submodule(path)
         folds, pre, post, why = _plan(site, module)
+        if folds and (tied := _tied(owners, module)):
+            folds, why = [], tied
         if why:
             refused[path] = why
         if folds:
@@ -71,7 +75,7 @@ def merge(bank: AdapterBank, *, partial: bool) -> Merge:
         raise NotMergeable(
             f"{len(refused)} sites cannot be merged; merge_(partial=True) leaves those attached\n{listed}"
         )
-    _refuse_tied(bank, [module for _, module, *_ in plans])
+    _warn_of_others(bank, [(site, module) for site, module, *_ in plans])
     done = Merge(left=refused)
     try:
         for site, module, folds, _, _ in plans:
@@ -86,15 +90,18 @@ def merge(bank: AdapterBank, *, partial: bool) -> Merge:
 
 def _plan(site: Site, module: nn.Module) -> tuple[list[Any], list[Any], list[Any], str]:
     """What of a site is folded, in order; what stays before and after; and why."""
-    folds, post, why = [], list(site._post), ""
+    folds, pre, post, why = [], list(site._pre), list(site._post), ""
     while post and not (why := post[0].unfoldable(module) or ""):
         folds.append(post.pop(0))
-    pre = list(site._pre)
-    if post:  # what stays may read what the module is given
-        return folds, pre, post, f"{_named(post[0])}: {why}"
-    while pre and not (why := pre[-1].unfoldable(module) or ""):
+    while pre and not post and not (why := pre[-1].unfoldable(module) or ""):  # what stays behind may read its input
         folds.append(pre.pop())
-    return folds, pre, post, f"{_named(pre[-1])}: {why}" if pre else ""
+    if not why:
+        return folds, pre, post, ""
+    why = f"{_named(post[0] if post else pre[-1])}: {why}"
+    if folds and (reader := next((step for step in post if step.reads_weight), None)):
+        why += f" (and {_named(reader)}, which stays, reads the weight, so nothing is folded into it)"
+        folds, pre, post = [], list(site._pre), list(site._post)
+    return folds, pre, post, why
 
 
 def _named(step: Any) -> str:
@@ -119,15 +126,51 @@ def _fold(done: Merge, site: Site, module: nn.Module, folds: list[Any]) -> None:
     done.changes.append(Change(site.path, float((written.weight - before.weight).abs().max()), lost))
 
 
-def _refuse_tied(bank: AdapterBank, modules: list[nn.Module]) -> None:
-    owners: dict[int, list[str]] = {}
-    for path, module in bank.base.named_modules():
+Owners = dict[Any, list[tuple[int, int, str]]]  # by memory: from which byte to which, and whose it is
+
+
+def _owners(base: nn.Module) -> Owners:
+    owners: Owners = {}
+    for path, module in base.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(f"{path}.{name}")
-    for module in modules:
-        for tensor in affine.tensors(module).values():
-            if type(tensor.data) is not Tensor:
-                raise QuantizedBaseError(f"{owners[id(tensor)][0]} is quantised; merge after dequantising it")
-            if len(owners.get(id(tensor), ())) > 1:
-                names = " and ".join(owners[id(tensor)])
-                raise NotMergeable(f"{names} are one tensor: merging into one would change the other")
+            memory, start, stop = _memory(parameter)
+            owners.setdefault(memory, []).append((start, stop, f"{path}.{name}"))
+    return owners
+
+
+def _memory(tensor: Tensor) -> tuple[Any, int, int]:
+    """Where a tensor's values lie: which memory, and which bytes of it."""
+    if type(tensor.data) is not Tensor or tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+        return id(tensor), 0, 1
+    start = int(tensor.storage_offset())
+    stop = start + 1 + sum((int(n) - 1) * int(by) for n, by in zip(tensor.shape, tensor.stride(), strict=True))
+    size = tensor.element_size()
+    return (tensor.device, tensor.untyped_storage().data_ptr()), start * size, stop * size
+
+
+def _tied(owners: Owners, module: nn.Module) -> str:
+    """Why a module's tensors cannot be written without another module's being changed, or nothing."""
+    for tensor in affine.tensors(module).values():
+        memory, start, stop = _memory(tensor)
+        names = [name for first, last, name in owners.get(memory, ()) if first < stop and start < last]
+        if type(tensor.data) is not Tensor:
+            raise QuantizedBaseError(f"{names[0]} is quantised; merge after dequantising it")
+        if len(names) > 1:
+            return f"{' and '.join(names)} are one tensor: merging into one would change the other"
+    return ""
+
+
+def _warn_of_others(bank: AdapterBank, sites: list[tuple[Site, nn.Module]]) -> None:
+    """Say where hooks of somebody else acted beside the adapters: with their values in the weights the order differs."""
+    found = []
+    for site, module in sites:
+        hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if "forward" in vars(module) or any(getattr(h, "__self__", None) not in (site, bank) for h in hooks):
+            found.append(repr(site.path))
+    if found:
+        warnings.warn(
+            f"{len(found)} modules that are merged into have hooks that are not of these adapters, "
+            f"{', '.join(found[:6])}: they stay, and now act after the adapters, or read other values than before; "
+            "compare outputs",
+            stacklevel=4,
+        )

@@ -21,6 +21,7 @@ class Step:
 
     phase: int = 0
     path: str = ""
+    reads_weight: bool = False
 
     def acts_before(self) -> bool:
         return False
@@ -46,6 +47,7 @@ class Weighted(Step):
 
     def __init__(self, adapter: Adapter, share: float):
         self.adapter, self.share, self.phase, self.path = adapter, share, adapter.phase, adapter.path
+        self.reads_weight = adapter.reads_weight
 
     def acts_before(self) -> bool:
         return self.adapter.acts_before()
@@ -92,6 +94,7 @@ class _Chains(Step):
     def __init__(self, chains: Sequence[Sequence[Any]]):
         self.chains = [list(chain) for chain in chains]
         self.path = next((step.path for chain in self.chains for step in chain), "")
+        self.reads_weight = any(step.reads_weight for chain in self.chains for step in chain)
 
     def acts_before(self) -> bool:
         return any(step.acts_before() for chain in self.chains for step in chain)

@@ -1,6 +1,7 @@
 """What merges is what acts, or is refused by name; what adapters compute on modules that are somebody else's."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from agblocks.adapters import adapt
+from agblocks.adapters import Average, Stack, adapt
 from agblocks.adapters.errors import NotMergeable
-from agblocks.layers import LayerNorm, RMSBatchNorm
+from agblocks.layers import LayerNorm, RMSBatchNorm, StandardizedConv1d
 from agblocks.testing.adapter_trial import move, outputs
 
 
@@ -128,3 +129,155 @@ def test_norms_of_torch_and_ours_merge(norm):
 def test_a_norm_that_only_turns_its_axes_merges(kind):
     x = rows(2, 4, 9)
     agrees(moved(net(nn.Conv1d(4, 8, 1), Turned(8), nn.Conv1d(8, 2, 1)), f"{kind}:glob=1"), x)
+
+
+# DoRA
+
+
+BEFORE = [
+    "lora:rank=2",
+    "ia3",
+    "bitfit",
+    "condition",
+    "loreft:rank=2",
+    "direft:rank=2",
+    "dora:rank=3",
+    "ia3_ff",
+    "condition:at=input",
+]
+
+
+def at(site, text):
+    """A spec on a site."""
+    kind, _, rest = text.partition(":")
+    return f"{kind}:glob={site}" + (f",{rest}" if rest else "")
+
+
+@pytest.mark.parametrize("before", BEFORE)
+def test_dora_behind_anything_merges_to_what_it_does(before):
+    adapted = moved(net(), a=at(1, before), b="dora:glob=1,rank=2").eval()
+    for composed in (Stack("a", "b"), Stack(Stack("a"), "b"), Stack(Stack("b"), "a")):
+        adapted.bank.activate(composed)
+        agrees(adapted, rows())
+
+
+def test_dora_behind_a_mean_merges_to_what_it_does():
+    adapted = moved(net(), a="lora:glob=1,rank=2", b="bitfit:glob=1", c="dora:glob=1,rank=2", d="dora:glob=1,rank=1")
+    for composed in (Stack(Average("a", "b"), "c"), Stack(Average("b", "c", weights=[1, 2]), "d")):
+        adapted.bank.activate(composed)
+        agrees(adapted, rows())
+
+
+def test_nothing_is_folded_where_dora_stays():
+    adapted = moved(net(), a="lora:glob=0+1,rank=2", h="houlsby:glob=1,latent=2", b="dora:glob=0+1,rank=2")
+    adapted.bank.activate(Stack("a", Stack("h"), "b"))
+    hooked = outputs(adapted, rows())
+    done = adapted.bank.merge_(partial=True)
+    assert [change.site for change in done.changes] == ["0"]
+    assert "houlsby: " in done.left["1"] and "dora, which stays, reads the weight" in done.left["1"]
+    assert torch.allclose(outputs(adapted, rows()), hooked, atol=1e-10)
+
+
+def test_nothing_is_folded_where_dora_stays_on_a_standardised_convolution():
+    model = net(nn.Conv1d(4, 8, 1), StandardizedConv1d(8, 8, 5))
+    adapted = moved(model, "locon:glob=1,rank=2", "dora:glob=1,rank=2,center=false")
+    hooked = outputs(adapted, rows(2, 4, 20))
+    assert [*adapted.bank.merge_(partial=True).left] == ["1"]
+    assert torch.allclose(outputs(adapted, rows(2, 4, 20)), hooked, atol=1e-10)
+
+
+def test_what_stays_but_reads_no_weight_leaves_the_rest_to_be_folded():
+    adapted = moved(net(), a="lora:glob=1,rank=2", h="houlsby:glob=1,latent=2")
+    hooked = outputs(adapted, rows())
+    done = adapted.bank.merge_(partial=True)
+    assert [change.site for change in done.changes] == ["1"] == [*done.left]
+    assert torch.allclose(outputs(adapted, rows()), hooked, atol=1e-10)
+
+
+@pytest.mark.parametrize("zero", ["all", "rows", "scale"])
+@pytest.mark.parametrize("init", ["kaiming", "pissa"])
+def test_dora_on_rows_of_length_0_changes_nothing_trains_and_merges(zero, init):
+    if zero == "scale":
+        model, x = net(nn.Conv1d(4, 8, 1), StandardizedConv1d(8, 8, 5)), rows(2, 4, 9)
+        model[1].scale.data[2:5] = 0
+    else:
+        model, x = net(), rows()
+        model[1].weight.data[slice(None) if zero == "all" else slice(2, 5)] = 0
+    if zero == "all" and init == "pissa":
+        init = "gaussian"
+    bare = outputs(model, x)
+    adapted = adapt(model, [f"dora:glob=1,rank=2,init={init}"])
+    assert torch.equal(outputs(adapted, x), bare)
+    steps = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(4):
+        steps.zero_grad()
+        adapted(x).square().mean().backward()
+        assert all(bool(torch.isfinite(p.grad).all()) for p in adapted.bank.parameters())
+        steps.step()
+        agrees(adapted, x)
+    assert not torch.allclose(outputs(adapted, x), bare)
+
+
+# Tensors of several modules
+
+
+def one_tensor(model):
+    model[1].weight = model[0].weight
+
+
+def one_storage(model):
+    model[1].weight = nn.Parameter(model[0].weight.data)
+
+
+def overlapping(model):
+    memory = torch.randn(68, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    model[0].weight, model[1].weight = nn.Parameter(memory[:64].view(8, 8)), nn.Parameter(memory[4:].view(8, 8))
+
+
+@pytest.mark.parametrize("tie", [one_tensor, one_storage, overlapping])
+def test_tied_weights_stay_attached_by_name(tie):
+    model = net()
+    tie(model)
+    adapted = moved(model, "lora:glob=1+2,rank=2")
+    refused(adapted, rows(), r"1: 0\.weight and 1\.weight are one tensor")
+    hooked = outputs(adapted, rows())
+    done = adapted.bank.merge_(partial=True)
+    assert [*done.left] == ["1"] and [change.site for change in done.changes] == ["2"]
+    assert torch.allclose(outputs(adapted, rows()), hooked, atol=1e-10)
+    adapted.bank.unmerge_()
+    assert torch.equal(outputs(adapted, rows()), hooked)
+
+
+def test_parts_of_one_storage_that_share_no_value_merge():
+    model, memory = net(), torch.randn(128, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    model[0].weight, model[1].weight = (nn.Parameter(part.view(8, 8)) for part in memory.chunk(2))
+    agrees(moved(model, "lora:glob=0+1,rank=2"), rows())
+
+
+# Hooks of others
+
+
+@pytest.mark.parametrize("how", ["after", "before", "forward"])
+def test_hooks_of_others_are_kept_with_a_warning(how):
+    model = net()
+    if how == "forward":
+        plain = model[1].forward
+        model[1].forward = lambda x: plain(x) * 2
+    elif how == "after":
+        model[1].register_forward_hook(lambda module, args, out: out * 2)
+    else:
+        model[1].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    adapted = moved(model, "lora:glob=1+2,rank=2")
+    with pytest.warns(UserWarning, match="1 modules .* hooks that are not of these adapters, '1': they stay"):
+        adapted.bank.merge_()
+    adapted.bank.unmerge_()
+    with pytest.warns(UserWarning, match="'1'"):
+        adapted.merged()
+
+
+def test_no_warning_of_our_own_hooks():
+    adapted = moved(net(), "lora:glob=0+1,rank=2", "ia3_ff:glob=1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted.merged()
+        adapted.bank.merge_()
