@@ -20,7 +20,7 @@ from .evaluate import evaluate, report
 from .groups import plan
 from .initial import Initial
 from .run import FILE, Model, Run, load_run, save_run
-from .settings import Settings
+from .settings import CAME_LATER, Settings
 from .sources import stripping
 from .wiring import Wiring, check_fits, wire
 from .write import insert_sum, write_whole
@@ -155,6 +155,8 @@ def _begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool
             found = json.loads(started.read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"{started}: cannot be read ({error}); --overwrite starts anew") from None
+        if isinstance(found, dict) and isinstance(found.get("settings"), dict):
+            found["settings"] = {**CAME_LATER, **found["settings"]}
         if differences := list(_differences(found, wanted)):
             raise RunError(
                 f"{folder}: resuming needs the same recipe, data and settings as at the start:\n  "

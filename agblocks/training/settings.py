@@ -141,7 +141,7 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """The settings that `to_dict` wrote. Strict: all keys and no others; but what came later may be missing."""
         names = [f.name for f in fields(cls)]
-        values = {**{f.name: f.default for f in fields(cls) if f.name in _CAME_LATER}, **values}
+        values = {**CAME_LATER, **values}
         for name in values:
             if name not in names:
                 raise RunError(f"settings: there is no {name!r}; {near(str(name), names)}")
@@ -152,7 +152,8 @@ class Settings:
 
 _LARGE = 10**9
 _ABOVE_0 = ("lr", "layer_decay", "head_lr")
-_CAME_LATER = ("tune", "unfreeze", "layer_decay", "head_lr", "min_scale")
+# What runs did that were written before these could be said.
+CAME_LATER = {"tune": FULL, "unfreeze": "", "layer_decay": 1.0, "head_lr": 1.0, "min_scale": 0.0}
 _LIMITS: dict[str, tuple[type, float, float, str]] = {
     "epochs": (int, 1, _LARGE, "a whole number from 1"),
     "batch_size": (int, 2, _LARGE, "a whole number from 2"),
