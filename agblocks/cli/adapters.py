@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ._common import adapters_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +72,7 @@ def count(
     from ..graph.resolve import resolve
 
     resolved = resolve(recipe, *(override or ()))
-    wanted = specs or resolved.adapters
+    wanted = adapters_of(specs) or resolved.adapters
     if not wanted:
         raise AgblocksError(f"{recipe} has no adapters of its own; name some, like lora:role=attn.q,rank=8")
     model = build(resolved, device="meta")
@@ -156,12 +158,21 @@ def _config(said: list[str]) -> TransferConfig:
     from pathlib import Path
 
     from ..adapters.transfer_config import TransferConfig
-    from ..errors import AgblocksError
+    from ..errors import AgblocksError, shown
 
     if len(said) > 1 or "=" in said[0]:
         return TransferConfig.parse(said)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise AgblocksError(f"{said[0]}: {shown(name)} is said twice")
+            found[name] = value
+        return found
+
     try:
-        return TransferConfig.read(json.loads(_text(Path(said[0]))))
+        return TransferConfig.read(json.loads(_text(Path(said[0])), object_pairs_hook=once))
     except (json.JSONDecodeError, RecursionError) as error:
         raise AgblocksError(f"{said[0]}: not JSON: {error}") from None
 

@@ -9,7 +9,7 @@ import typer
 
 from ..training.settings import Settings
 from ..training.sources import Source
-from ._common import Overrides, Recipe
+from ._common import Overrides, Recipe, adapters_of
 from ._training import (
     Adapters,
     Construct,
@@ -57,6 +57,7 @@ def crossval(
     from ..training.presets import preset as find
     from ..training.sources import read_construct
 
+    specs = adapters_of(adapter, "--adapter")
     if preset:
         found = find(preset)
         settings, construct = replace(found.settings, seed=settings.seed, ensemble=settings.ensemble), found.construct
@@ -70,7 +71,7 @@ def crossval(
 
     made = cross(
         recipe, table, out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None, adapters=adapter or None,
+        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None, adapters=specs,
         id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer, overwrite=overwrite, progress=True, told=told,
     )  # fmt: skip
     for row in made.summary():

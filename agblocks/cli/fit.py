@@ -9,7 +9,7 @@ import typer
 
 from ..training.settings import Settings
 from ..training.sources import Source
-from ._common import Overrides, Recipe
+from ._common import Overrides, Recipe, adapters_of
 from ._training import (
     Adapters,
     Construct,
@@ -49,6 +49,7 @@ def fit(
     from ..training import read_data
     from ..training.sources import read_construct, split
 
+    specs = adapters_of(adapter, "--adapter")
     names, heads = targets_of(targets)
     source = replace(source, targets=names)
     around = read_construct(construct)
@@ -65,7 +66,7 @@ def fit(
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
         inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None,
-        adapters=adapter or None, source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
+        adapters=specs, source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
         overwrite=overwrite, progress=True, told=print,
     )  # fmt: skip
     print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
