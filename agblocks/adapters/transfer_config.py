@@ -13,6 +13,10 @@ ADAPTERS = ("lora", "locon", "ia3", "houlsby")
 ALONE = ("full", "encoder-only")
 MODES = ("linear", *ADAPTERS, *ALONE)
 PLACEMENTS = ("block", "linear")
+_TARGETS = {
+    "lora": ("lora_targets",), "locon": ("locon_targets",), "ia3": ("ia3_targets", "ia3_ff_targets"),
+    "houlsby": ("houlsby_targets",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,14 @@ class TransferConfig:
                 raise AgblocksError(f"mode {mode!r} stands alone, and cannot be combined with {others}")
         if not self.mode or len(set(self.mode)) < len(self.mode):
             raise AgblocksError(f"mode {list(self.mode)}: wanted one or several different ones of {', '.join(MODES)}")
+        for mode in self.mode:
+            lists = _TARGETS.get(mode, ())
+            if lists and not any(getattr(self, name) for name in lists):
+                usual = [text for name in lists for text in getattr(TransferConfig(), name)]
+                raise AgblocksError(
+                    f"{' and '.join(lists)} {'is' if len(lists) == 1 else 'are'} empty: mode {mode!r} would adapt "
+                    f"nothing; name modules, leave the list out for {', '.join(usual)}, or leave the mode out"
+                )
         if self.houlsby_placement not in PLACEMENTS:
             raise AgblocksError(
                 f"houlsby_placement {self.houlsby_placement!r}; {near(self.houlsby_placement, PLACEMENTS)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import AgblocksError
 from ..graph.adapter_spec import AdapterSpec
+from ..graph.resolve import resolve
 from .port_names import CONV, LINEAR, NORM, Known, in_their_names, known
 from .port_names import heads as heads_of
 from .transfer_config import TransferConfig
@@ -19,13 +20,18 @@ from .transfer_names import BLOCK, Found, Names
 if TYPE_CHECKING:
     from ..graph.resolved import Resolved
 
+FULL, HEAD = "full", "head"  # as `agblocks fit --tune` has them
+
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a configuration comes to. `print` it, or attach it: `adapt(model, made.specs, train=made.train)`.
+    """What a configuration comes to. `print` it, or attach it.
 
-    train: globs of what of the base trains beside the adapters. tune: what `agblocks fit --tune` calls the rest.
-    recipe: a recipe with its heads and adapters, where it is for a recipe.
+    recipe: of a recipe's model, a recipe with the heads and adapters: `adapt(build(made.recipe), train=made.train)`.
+        None for other models: `adapt(model, made.specs, train=made.train)`.
+    train: globs of what of the base trains: the new heads, or all if there are none; everything in mode "full". Of
+        other models only norms are named, where they are unfrozen; their heads are for the caller to add.
+    tune: the same as `agblocks fit --tune` has it.
     """
 
     config: TransferConfig
@@ -54,7 +60,8 @@ class Transferred:
         lines.append("adapters:" if self.specs else "no adapters")
         lines += [f"  {spec}" for spec in self.specs]
         more = f", ... ({len(self.train)} in all)" if len(self.train) > 4 else ""
-        lines.append(f"trains beside them: {', '.join(self.train[:4])}{more}" if self.train else f"trains: {self.tune}")
+        trains = ", ".join(self.train[:4]) + more if self.train and self.tune != FULL else self.tune
+        lines.append(f"trains{' beside them' * bool(self.specs)}: {trains}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -66,7 +73,8 @@ def convert(
     model: of a recipe, best on the meta device: its modules are looked up under the names that alphagenome-pytorch
         gives them. Any other model is read by its own names: that package's model object itself, say.
     keys: a checkpoint's keys: then the adapters are written for that package's model. base: the recipe to stand on.
-    Raises: `AgblocksError` for heads that are not there. Texts that find nothing are in the result's `unmatched`.
+    Raises: `AgblocksError` for heads that are not there, or cannot be. Texts that find nothing are in the result's
+        `unmatched`.
     """
     modules = known(model)
     resolved: Any = getattr(model, "resolved", None)
@@ -86,10 +94,14 @@ def convert(
         else:
             train += names.globs([module for module in modules if module.kind == NORM])
     _remarks(config, notes)
-    tune = "full" if "full" in config.mode else "head"
-    recipe = _recipe(config, model, resolved, specs, base) if ours else None
-    if recipe is not None and specs:
-        train += sorted({*resolved.heads, *recipe.get("heads", {})} - set(recipe.get("remove", ())))
+    tune, recipe = HEAD, None
+    if ours:
+        added, left = _heads(config, model, resolved, notes)
+        recipe = _recipe(resolved, added, left, specs, base)
+        train += sorted(added or left)
+        tune = "+".join(sorted(added)) or HEAD
+    if FULL in config.mode:
+        train, tune = ["**"], FULL
     return Transferred(config, tuple(specs), tuple(train), tune, tuple(found), tuple(notes), recipe)
 
 
@@ -145,23 +157,40 @@ def _remarks(config: TransferConfig, notes: list[str]) -> None:
             "houlsby's weights are drawn within 2 deviations of 0; the package's truncation does not reach them"
         )
     if "encoder-only" in config.mode:
-        notes.append("encoder-only: heads read 'encoder', as in the recipe alphagenome_encoder_mpra")
+        notes.append("encoder-only: new heads read 'encoder', as in the recipe alphagenome_encoder_mpra")
     if "learning_rate" in config.said:
         notes.append(f"learning_rate: agblocks fit --lr {config.learning_rate:g}")
 
 
+def _heads(
+    config: TransferConfig, model: nn.Module, resolved: Resolved, notes: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The heads that are new, and which of the others are left."""
+    there = heads_of(model)
+    removed, added = removed_heads(config, there), new_heads(config, there, resolved, notes)
+    left = [head for head in resolved.heads if head not in removed]
+    for head in added:
+        if head in left or (head in resolved.nodes and head not in removed):
+            raise AgblocksError(f"new_heads.{head.rpartition('_')[0]}: there is a node {head!r}; wanted another name")
+    return added, left
+
+
 def _recipe(
-    config: TransferConfig, model: nn.Module, resolved: Resolved, specs: Sequence[AdapterSpec], base: str
+    resolved: Resolved, added: Mapping[str, Any], left: Sequence[str], specs: Sequence[AdapterSpec], base: str
 ) -> dict[str, Any]:
-    known_heads = heads_of(model)
-    made: dict[str, Any] = {"recipe": 1, "name": "transferred", "base": base}
-    if removed := removed_heads(config, known_heads):
-        made["remove"] = removed
-    if added := new_heads(config, known_heads, resolved):
-        made["heads"] = added
-    if specs:
-        made["adapters"] = [_short(spec) for spec in specs]
-    return made
+    """The recipe, standing on `base`. Raises `RecipeError` where it does not resolve."""
+    adapters = {"adapters": [_short(spec) for spec in specs]} if specs else {}
+    # A base that is a file is found from the file that names it alone, so what is tried stands on its own.
+    own = dict(resolved.recipe)
+    own["heads"] = {**{head: own["heads"][head] for head in left}, **added}
+    resolve({**own, **adapters})
+    removed = [head for head in resolved.heads if head not in left]
+    verbs = {
+        "remove": [head for head in removed if head not in added],
+        "replace": {head: node for head, node in added.items() if head in removed},
+        "heads": {head: node for head, node in added.items() if head not in removed},
+    }
+    return {"recipe": 1, "name": "transferred", "base": base, **{k: v for k, v in verbs.items() if v}, **adapters}
 
 
 def _short(spec: AdapterSpec) -> dict[str, Any]:
