@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -101,17 +102,22 @@ class Adapter(nn.Module):
         return self.path
 
 
-def given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def given(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """What a module was called with: its first argument, by position or by name."""
-    return args[0] if args else next(iter(kwargs.values()))
+    return args[0] if args else kwargs[_first(module, kwargs)]
 
 
-def regiven(args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def regiven(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with another first one."""
-    if args:
-        return (value, *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: value}
+    return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, _first(module, kwargs): value})
+
+
+def _first(module: nn.Module, kwargs: Mapping[str, Any]) -> str:
+    """The first of named arguments as the module's forward has them, in whatever order they were written."""
+    names = inspect.signature(module.forward).parameters if len(kwargs) > 1 else ()
+    return next((name for name in names if name in kwargs), next(iter(kwargs)))
 
 
 def main(out: Any) -> Tensor:

@@ -114,7 +114,7 @@ class Bottleneck(Adapter):
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         y = main(out)
-        h = given(args, kwargs) if self.taps_input else y
+        h = given(module, args, kwargs) if self.taps_input else y
         change = self.change(h, module.training)
         if change.shape != y.shape:
             raise UnsupportedModule(

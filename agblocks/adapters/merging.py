@@ -161,7 +161,7 @@ def _tied(owners: Owners, module: nn.Module) -> str:
 
 
 def _warn_of_others(bank: AdapterBank, sites: list[tuple[Site, nn.Module]]) -> None:
-    """Say where hooks of somebody else acted beside the adapters: with their values in the weights the order differs."""
+    """Say where hooks of somebody else act: beside what is now in the weights, that is another order."""
     found = []
     for site, module in sites:
         hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())

@@ -57,13 +57,13 @@ class Weighted(Step):
 
     def before(self, module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         _divisible(self.adapter)
-        old = given(args, kwargs)
+        old = given(module, args, kwargs)
         if not isinstance(old, Tensor):
             raise CompositionError(
                 f"an adapter's weight at {self.path!r} means nothing: it does not scale what it reads"
             )
-        new = given(*self.adapter.before(module, args, kwargs))
-        return regiven(args, kwargs, torch.lerp(old, new, self.share))
+        new = given(module, *self.adapter.before(module, args, kwargs))
+        return regiven(module, args, kwargs, torch.lerp(old, new, self.share))
 
     def after(self, module: Any, args: Any, kwargs: Any, out: Any) -> Any:
         _divisible(self.adapter)
@@ -110,7 +110,7 @@ class _Chains(Step):
             for step in chain:
                 _divisible(step)
                 a, k = step.before(module, a, k) if step.acts_before() else (a, k)
-            made.append(given(a, k))
+            made.append(given(module, a, k))
         return made
 
     def outputs(self, module: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
@@ -139,7 +139,7 @@ class Averaged(_Chains):
         return total
 
     def before(self, module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return regiven(args, kwargs, self._mean(self.inputs(module, args, kwargs)))
+        return regiven(module, args, kwargs, self._mean(self.inputs(module, args, kwargs)))
 
     def after(self, module: Any, args: Any, kwargs: Any, out: Any) -> Any:
         return remade(out, self._mean(self.outputs(module, args, kwargs, out)))
@@ -196,7 +196,7 @@ class Parted(_Chains):
         return torch.cat([m.split(sizes, axis)[i] for i, m in enumerate(made)], axis)
 
     def before(self, module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return regiven(args, kwargs, self._put(self.inputs(module, args, kwargs)))
+        return regiven(module, args, kwargs, self._put(self.inputs(module, args, kwargs)))
 
     def after(self, module: Any, args: Any, kwargs: Any, out: Any) -> Any:
         return remade(out, self._put(self.outputs(module, args, kwargs, out)))

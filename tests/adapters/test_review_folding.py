@@ -281,3 +281,43 @@ def test_no_warning_of_our_own_hooks():
         warnings.simplefilter("error")
         adapted.merged()
         adapted.bank.merge_()
+
+
+# What a module reads
+
+
+class Named(nn.Module):
+    """A block whose second argument may come first."""
+
+    def __init__(self, turned=False):
+        super().__init__()
+        self.turned, self.block = turned, Skipping()
+
+    def forward(self, x):
+        return self.block(skip=x * 0, x=x) if self.turned else self.block(x, x * 0)
+
+
+class Skipping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(8, 8)
+
+    def forward(self, x, skip):
+        return self.map(x) + skip
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spec", ["parallel:glob=block", "condition:glob=block,at=input"])
+def test_named_arguments_are_told_by_the_modules_own_order(spec, compiled):
+    plain = net(Named())[0]
+    adapted = moved_with_probe(plain, spec)
+    wanted = outputs(adapted, rows())
+    plain.turned = True
+    call = torch.compile(adapted, fullgraph=True, backend="eager") if compiled else adapted
+    assert torch.allclose(outputs(call, rows()), wanted, atol=1e-12)
+
+
+def moved_with_probe(model, *specs, x=None):
+    adapted = adapt(model, list(specs), probe=rows() if x is None else x)
+    move(adapted)
+    return adapted

@@ -139,7 +139,7 @@ class Invertible(Adapter):
         return not self.inverts
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        return regiven(args, kwargs, self.shared.inverse(given(args, kwargs), self.axis))
+        return regiven(module, args, kwargs, self.shared.inverse(given(module, args, kwargs), self.axis))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         coupling = self.shared if self.coupling is None else self.coupling

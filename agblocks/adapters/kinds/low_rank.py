@@ -104,7 +104,7 @@ class Lora(Adapter):
         self.B0.copy_(self.B)
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        x = given(args, kwargs)
+        x = given(module, args, kwargs)
         y = out if isinstance(out, Tensor) else main(out)
         if self.dropout and module.training and not self.embeds:
             x = F.dropout(x, self.dropout)
@@ -204,7 +204,7 @@ class Dora(Lora):
     go through |V|; an output with |V| = 0 has no direction, and its factor is 1. Sites: as `lora`, embeddings aside.
     Parameters: those of `lora` + out. Merges exactly. With dropout the weight's own part is not dropped. Reads the
     weight at each call, so it must be attached before FSDP shards it, and it measures the module's own weight: behind
-    others in a Stack (another DoRA, too) it scales what they gave, less the module's own bias, by a length without them.
+    others in a Stack (another DoRA, too) it scales what they gave, less the module's own bias, by that.
     Source: Liu et al. 2024. Use when: LoRA of a low rank falls short of full fine-tuning.
     """
 
@@ -271,7 +271,7 @@ class Dora(Lora):
         gain = _gain(self.m, self._lengths(_weight(module)))
         bias = getattr(module, "bias", None)
         axis = -1 if self.A.dim() == 2 else 1
-        x = given(args, kwargs)
+        x = given(module, args, kwargs)
         if self.dropout and module.training:
             x = F.dropout(x, self.dropout)
         own = y if bias is None else y - along(bias, y, axis)

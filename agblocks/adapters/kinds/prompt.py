@@ -122,7 +122,7 @@ class Flank(Adapter):
         return torch.cat((made, self._turned(made)), -1) if self.strand == "mirror" else made
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        x = given(args, kwargs)
+        x = given(module, args, kwargs)
         track = x if self.axis % 3 == 1 else x.transpose(1, 2)
         if track.shape[-1] < self.length:
             raise AdapterError(
@@ -134,7 +134,7 @@ class Flank(Adapter):
             turned = track[:, 4:5, :1] > 0.5
             placed = torch.where(turned, self._turned(self._placed(self._turned(dna), bases)), placed)
         new = torch.cat((placed, track[:, 4:]), 1)
-        return regiven(args, kwargs, new if self.axis % 3 == 1 else new.transpose(1, 2))
+        return regiven(module, args, kwargs, new if self.axis % 3 == 1 else new.transpose(1, 2))
 
     def _placed(self, dna: Tensor, bases: Tensor) -> Tensor:
         """DNA (batch, 4, positions) with the flank in it."""
@@ -208,7 +208,7 @@ class Condition(Adapter):
         nn.init.zeros_(self.c)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        return regiven(args, kwargs, self._added(given(args, kwargs), args, kwargs))
+        return regiven(module, args, kwargs, self._added(given(module, args, kwargs), args, kwargs))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         return remade(out, self._added(main(out), args, kwargs))

@@ -71,8 +71,8 @@ class Ia3FeedForward(Adapter):
         nn.init.ones_(self.l)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        x = given(args, kwargs)
-        return regiven(args, kwargs, x * along(self.l, x, self.axis))
+        x = given(module, args, kwargs)
+        return regiven(module, args, kwargs, x * along(self.l, x, self.axis))
 
     def unfoldable(self, module: nn.Module) -> str | None:
         if hasattr(module, "effective_weight"):

@@ -89,17 +89,17 @@ class TowerPrefix(Adapter):
         return not self.through or self.path == self.shared.last
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        x = given(args, kwargs)
+        x = given(module, args, kwargs)
         others = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, Tensor) and value is not x]
         if x.dim() != 3 or any(value.dim() > 1 for value in others):
             shapes = ", ".join(str(list(value.shape)) for value in (x, *others))
             raise AdapterError(f"'tower_prefix' at {self.path!r}: it was called with {shapes}, and one track is wanted")
         made = cast(self.shared.positions if self.own is None else self.own, x)
         front = (made.T if self.axis == 2 else made).expand(x.shape[0], -1, -1)
-        return regiven(args, kwargs, torch.cat((front, x), self.axis))
+        return regiven(module, args, kwargs, torch.cat((front, x), self.axis))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        x, y = given(args, kwargs), main(out)
+        x, y = given(module, args, kwargs), main(out)
         if y.dim() != 3 or y.shape[self.axis] != x.shape[self.axis]:
             raise AdapterError(
                 f"'tower_prefix' at {self.path!r}: it makes {list(y.shape)} of {list(x.shape)}, so nobody knows which "
