@@ -8,6 +8,7 @@ import pytest
 from agblocks import RecipeError, build, resolve
 from agblocks.graph import describe
 from agblocks.graph.find import shipped
+from agblocks.testing import check_block
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,6 +32,35 @@ def test_show(mine):
 
 def test_the_picture():
     assert block("flowchart TD") == describe.mermaid(resolve("alphagenome"))
+
+
+def test_the_python_blocks_run_in_order(mine, monkeypatch):
+    """As a reader would run them; the published model is a narrow one, its weights made up under the published names."""
+    from safetensors.torch import save_file
+
+    for room in ("weights", "testing"):
+        monkeypatch.syspath_prepend(ROOT / "tests" / room)
+    from helpers import backwards
+    from planted import registered
+
+    narrow = ("alphagenome_encoder_mpra", "encoder.channels=16", "encoder.growth=8")
+    published, _ = backwards(build(*narrow, device="meta"), "alphagenome-pytorch")
+    save_file({name: value.contiguous() for name, value in published.items()}, "alphagenome.safetensors")
+    codes = re.findall(r"```python\n(.*?)\n```", README, re.DOTALL)
+    assert len(codes) == README.count("```python") == 4
+    space: dict[str, object] = {"__name__": "readme"}
+    with registered():
+        for number, code in enumerate(codes):
+            code = code.replace(f'"{narrow[0]}"', ", ".join(f'"{text}"' for text in narrow))
+            exec(compile(code, f"block {number} of README.md", "exec"), space)
+            if "conv.gated" in code:
+                check_block(
+                    "conv.gated", contracts=["shape", "rows", "reach", "lengths"]
+                )  # the page says all; these are quick
+    adapted, model = space["adapted"], space["model"]
+    assert {row["site"].rpartition(".")[0] for row in adapted.bank.report()} <= {"encoder.stage6", "encoder.stage7"}
+    assert space["out"]["activity"].shape == (2, 1)
+    assert model.resolved.heads.keys() == {"activity"} and Path("liver.safetensors").is_file()
 
 
 def test_the_python_example(mine):
