@@ -174,4 +174,6 @@ def _hint(modules: Mapping[str, nn.Module], field: str, pattern: str) -> str:
         return f"a glob is the whole name, like {inside[0]!r} or '**.{ends[inside[0]]}'"
     if "." in pattern and "*" not in pattern:
         return near(pattern, modules)
-    return near(f"**.{last}", {f"**.{end}" for end in ends.values() if not end.isdigit()})
+    named = {end for end in ends.values() if not end.isdigit()}
+    kin = {end for end in named if {*end.split("_")} & {*last.split("_")}}  # q beside q_proj
+    return near(f"**.{last}", {f"**.{end}" for end in kin or named})
