@@ -11,10 +11,10 @@ from typing import Any
 
 from ..errors import AgblocksError, Mark, Problem, RecipeError, shown
 from .adapter_kinds import REQUIRED, TARGET_FIELDS, Kind, lookup
+from .adapter_text import read_fields, write_fields
 from .arguments import validate
-from .source import Tree, from_override, from_python
+from .source import Tree, from_python
 
-_PATTERNS = ("role", "glob", "regex", "type", "exclude")
 _SLICE = re.compile(r"(-?\d+)?:(-?\d+)?")
 _WORD = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
@@ -81,44 +81,36 @@ class AdapterSpec:
 
     @classmethod
     def parse(cls, text: str) -> AdapterSpec:
-        """The command line's form: `lora:role=attn.q+attn.v,rank=8`; `+` joins the entries of a list."""
+        """The command line's form: `lora:role=attn.q+attn.v,rank=8`; `+` joins the entries of a list.
+
+        An entry with a comma, a plus or blanks at its ends stands in double quotes, as JSON writes texts, and so does a
+        text that would read as something else: `regex="a.+b"` (in Python r'lora:regex="h\\d{1,2}"'), `label="null"`.
+        Arguments may be JSON as a whole, like `[1]`. For every spec `parse(str(spec)) == spec`.
+        """
         kind, _, rest = text.partition(":")
-        fields: dict[str, Any] = {}
-        for part in filter(None, (part.strip() for part in rest.split(","))):
-            name, equals, value = part.partition("=")
-            if not equals or name in fields:
-                problem = "is said twice" if equals else "should be name=value"
-                raise AgblocksError(f"adapter {shown(text)}: {shown(part)} {problem}, as in lora:role=attn.q,rank=8")
-            fields[name] = _read(name, value, Mark(text, 1, 1))
         try:
-            return cls(kind.strip(), **fields)
-        except RecipeError as error:
+            return cls(kind.strip(), **read_fields(rest))
+        except AgblocksError as error:
             raise AgblocksError(f"adapter {shown(text)}: {error}") from None
 
     def __str__(self) -> str:
-        said = {**self.target, **{k: v for k, v in self.args.items() if v != self.registered.defaults.get(k)}}
-        parts = ",".join(f"{k}={_written(v)}" for k, v in said.items())
+        defaults = self.registered.defaults
+        changed = {k: v for k, v in self.args.items() if k not in defaults or not _same(v, defaults[k])}
+        parts = write_fields({**self.target, **changed})
         return f"{self.kind}:{parts}" if parts else self.kind
 
 
-def _written(value: Any) -> str:
-    """A field's value as `_read` reads it."""
-    if value is None:
-        return "null"
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+def as_spec(spec: AdapterSpec | str | Mapping[str, Any]) -> AdapterSpec:
+    """A spec from any of its forms."""
+    if isinstance(spec, AdapterSpec):
+        return spec
+    if not isinstance(spec, (str, Mapping)):
+        raise AgblocksError(f"an adapter is an AdapterSpec, a text like 'lora:rank=8' or a mapping, not {shown(spec)}")
+    return AdapterSpec.parse(spec) if isinstance(spec, str) else AdapterSpec.from_dict(spec)
 
 
-def _read(name: str, value: str, mark: Mark) -> Any:
-    """A field's value as the command line writes it."""
-    if name in ("layers", "stages") and ":" in value:
-        return value
-    if name in _PATTERNS:
-        return value.split("+")
-    pieces = value.split("+") if "+" in value.strip("+") else [value]
-    # a slice that is open to the right, "-4:", is no mapping, and a glob, "**.head", no alias
-    texts = [piece.endswith(":") or piece.startswith("*") for piece in pieces]
-    read = [p if text else from_override(p, mark).plain() for p, text in zip(pieces, texts, strict=True)]
-    return read if len(read) > 1 or name in ("layers", "stages") else read[0]
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
 
 
 def digest(specs: Iterable[AdapterSpec]) -> str:
@@ -216,4 +208,4 @@ def _target_value(name: str, value: Any) -> Any:
     return patterns
 
 
-__all__ = ["REQUIRED", "AdapterSpec", "digest", "read_spec", "read_specs"]
+__all__ = ["REQUIRED", "AdapterSpec", "as_spec", "digest", "read_spec", "read_specs"]

@@ -1,11 +1,23 @@
 """What a review found in targets, specs, compositions and contracts, each as a test that failed before its mend."""
 
+import json
+import re
+import warnings
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from agblocks import AdapterSpec
+from agblocks.adapters import Adapter
 from agblocks.adapters.errors import AdapterError, NoTargetMatch
 from agblocks.adapters.targets import select
+from agblocks.errors import AgblocksError
+from agblocks.graph import adapter_kinds
+from agblocks.graph.adapter_kinds import adapter
+from agblocks.graph.adapter_spec import as_spec
 
 
 class Named(nn.Module):
@@ -66,6 +78,8 @@ def test_a_bare_name_that_matches_nothing_is_told_near_ones():
     for wrong in ("q_proj", "**.q_proj"):
         with pytest.raises(NoTargetMatch, match=r"did you mean \*\*\.c_proj\?"):
             select(model, {"glob": [wrong]})
+    with pytest.raises(NoTargetMatch, match=r"did you mean \*\*\.q\?"):
+        select(Named("a.q", "a.k", "a.row", "project"), {"glob": ["q_proj"]})
     with pytest.raises(NoTargetMatch) as caught:
         select(model, {"glob": ["zzzzzzzzzzzz"]})
     assert "there is: **.attn, **.blocks, **.c_proj" in str(caught.value) and "blocks.0" not in str(caught.value)
@@ -84,3 +98,109 @@ def test_a_module_without_shapes_yet():
     assert list(select(model, {"glob": ["1"]})) == ["1"]
     model(torch.zeros(1, 3))
     assert list(select(model, {"type": ["Linear"]})) == ["0", "1"]
+
+
+# The text form of specs
+
+
+@pytest.fixture(scope="module")
+def anything():
+    """A kind whose arguments are of every type."""
+
+    @adapter("anything_at_all")
+    class Anything(Adapter):
+        """Nothing."""
+
+        def __init__(
+            self, place, *, text: str = "null", number: float = 1.0, many: list[int] = [], words: list[str] = ["a"],  # noqa: B006
+            deep: list[list[str]] = [], table: dict[str, float] = {}, either: bool | int | float | str | None = 1,  # noqa: B006
+        ):  # fmt: skip
+            super().__init__(place)
+
+    yield "anything_at_all"
+    del adapter_kinds._kinds["anything_at_all"]
+
+
+told = st.one_of(st.text(max_size=12), st.text('a+,=:"\\\\[]{} *#1-\n', max_size=6), st.sampled_from([
+    "null", "true", "~", "1", "1.0", "-4:", "1e3", "0x1", ".inf", "[1]", "{a: b}", '"', "'", "&a", "a: b", "+", " a",
+]))  # fmt: skip
+said = told.filter(bool)
+real = st.floats(allow_nan=False, allow_infinity=False)
+whole = st.integers(-(2**63) + 1, 2**63 - 1)
+
+
+def _compiles(text):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of sets inside sets, which are to come
+            re.compile(text)
+    except (re.error, FutureWarning):
+        return False
+    return True
+
+
+ARGUMENTS = {
+    "text": told, "number": real, "many": st.lists(whole, max_size=3), "words": st.lists(told, max_size=3),
+    "deep": st.lists(st.lists(told, max_size=2), max_size=2), "table": st.dictionaries(told, real, max_size=2),
+    "either": st.one_of(st.booleans(), whole, real, told, st.none()),
+}  # fmt: skip
+NARROWING = {
+    "role": st.lists(said, min_size=1, max_size=3),
+    "regex": st.lists(st.one_of(said.filter(_compiles), st.sampled_from(["a.+b", "a{1,2}", r"x\\+y", "[ab],c"])),
+                      min_size=1, max_size=2),
+    "exclude": said, "layers": st.one_of(st.lists(whole, min_size=1, max_size=3), st.sampled_from([":", "-4:", "1:3"])),
+    "expect": st.integers(1, 99),
+}  # fmt: skip
+
+
+@given(st.fixed_dictionaries({"glob": st.lists(said, min_size=1, max_size=3)}, optional={**ARGUMENTS, **NARROWING}))
+def test_every_spec_is_read_as_it_prints(anything, fields):
+    spec = AdapterSpec(anything, **fields)
+    assert AdapterSpec.parse(str(spec)) == spec
+    assert json.loads(AdapterSpec.parse(str(spec)).to_json()) == json.loads(spec.to_json())
+
+
+@pytest.mark.parametrize(("fields", "text"), [
+    ({"role": ["attn.q", "attn.v"], "rank": 4}, "lora:role=attn.q+attn.v,rank=4"),
+    ({"glob": "tower.layer*.**", "layers": "-4:", "exclude": "**.head"},
+     "lora:glob=tower.layer*.**,layers=-4:,exclude=**.head"),
+    ({"regex": r"a\.\d", "layers": [1, 3]}, r"lora:regex=a\.\d,layers=1+3"),
+    ({"regex": "a.+b"}, 'lora:regex="a.+b"'),
+    ({"regex": ["a{1,2}", "[ab]"]}, 'lora:regex="a{1,2}"+[ab]'),
+    ({"regex": r"x\+y"}, r'lora:regex="x\\+y"'),
+])  # fmt: skip
+def test_simple_things_print_simply(fields, text):
+    spec = AdapterSpec("lora", **fields)
+    assert str(spec) == text and AdapterSpec.parse(text) == spec
+
+
+def test_texts_that_look_like_something_else():
+    for value in ("1", "head+x", "null", "bases"):
+        spec = AdapterSpec("nice", glob=["stem", value], inverse=value)
+        assert AdapterSpec.parse(str(spec)) == spec
+    spec = AdapterSpec("condition", glob="part", count=3, label="null")
+    assert str(spec) == 'condition:glob=part,count=3,label="null"' and AdapterSpec.parse(str(spec)) == spec
+    assert AdapterSpec.parse("nice: glob = stem , inverse = bases,") == AdapterSpec(
+        "nice", glob="stem", inverse="bases"
+    )
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('lora:regex="a', "no text in quotes"), ('lora:regex="a"b', r"after 'a' comes ',' or '\+', not 'b'"),
+    ("lora:rank=4,rank=8", "'rank' is said twice"), ("lora:rank", "'rank' should be name=value"),
+    ("lora:=4", "''"), ("lora:rank=[4]", "rank"), ("lora:rank=&a", "anchor"),
+])  # fmt: skip
+def test_texts_that_cannot_be_read(text, words):
+    with pytest.raises(AgblocksError, match=words) as caught:
+        AdapterSpec.parse(text)
+    assert type(caught.value) is AgblocksError and str(caught.value).startswith("adapter ")
+
+
+def test_forms_of_a_spec():
+    spec = AdapterSpec("lora", rank=4)
+    assert as_spec(spec) is spec
+    assert as_spec("lora:rank=4") == as_spec({"adapter": "lora", "rank": 4}) == spec
+    with pytest.raises(
+        AgblocksError, match="an adapter is an AdapterSpec, a text like 'lora:rank=8' or a mapping, not 3"
+    ):
+        as_spec(3)
