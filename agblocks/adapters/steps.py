@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapter, given, main, regiven, remade
-from .affine import Affine
+from .affine import Affine, has_bias, linear
 from .composition import Average, BatchSplit, Composition, Fuse, Parallel, Split, Stack
 from .errors import CompositionError
 
@@ -126,11 +126,20 @@ class _Chains(Step):
 
 
 class Averaged(_Chains):
-    """The weighted mean of what each chain gives."""
+    """The weighted mean of what each chain gives, of which the module is called once.
+
+    So adapters either all change what it gives, or all what it reads, and then its map has to be linear.
+    """
 
     def __init__(self, chains: Sequence[Sequence[Any]], shares: Sequence[float]):
         super().__init__(chains)
         self.shares = tuple(shares)
+        if self.acts_before() and self.acts_after():
+            raise CompositionError(
+                f"Average at {self.path!r}: some of its adapters change what the module reads, others what it gives, "
+                "and their mean would need the module once for each; give the two sorts names of their own and stack "
+                "an Average of each, or average without one of them"
+            )
 
     def _mean(self, made: list[Tensor]) -> Tensor:
         total = made[0] * self.shares[0]
@@ -139,7 +148,18 @@ class Averaged(_Chains):
         return total
 
     def before(self, module: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        return regiven(module, args, kwargs, self._mean(self.inputs(module, args, kwargs)))
+        made = self.inputs(module, args, kwargs)
+        if not linear(module):
+            raise CompositionError(
+                f"Average at {self.path!r}: its adapters change what a {type(module).__name__} reads, and the mean of "
+                "that does not give the mean of what each would give; only linear maps and convolutions do that"
+            )
+        if abs(sum(self.shares) - 1) > 1e-6 and has_bias(module):
+            raise CompositionError(
+                f"Average at {self.path!r}: its adapters change what the module reads, so its bias counts once, and "
+                f"with weights that add up to {sum(self.shares):g} it should not; leave normalize on"
+            )
+        return regiven(module, args, kwargs, self._mean(made))
 
     def after(self, module: Any, args: Any, kwargs: Any, out: Any) -> Any:
         return remade(out, self._mean(self.outputs(module, args, kwargs, out)))

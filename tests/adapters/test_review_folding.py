@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from agblocks.adapters import Average, Stack, adapt
-from agblocks.adapters.errors import NotMergeable
+from agblocks.adapters.errors import CompositionError, NotMergeable
 from agblocks.layers import LayerNorm, RMSBatchNorm, StandardizedConv1d
 from agblocks.testing.adapter_trial import move, outputs
 
@@ -18,7 +18,11 @@ from agblocks.testing.adapter_trial import move, outputs
 def net(*modules):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = nn.Sequential(*modules) if modules else nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4))
+        made = (
+            nn.Sequential(*copy.deepcopy(modules))
+            if modules
+            else nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4))
+        )
         for part in made.modules():
             if modules and hasattr(part, "reset_parameters"):
                 part.reset_parameters()
@@ -321,3 +325,90 @@ def moved_with_probe(model, *specs, x=None):
     adapted = adapt(model, list(specs), probe=rows() if x is None else x)
     move(adapted)
     return adapted
+
+
+# Means and shares of what is read
+
+
+def each(adapted, composed, names, x, shares):
+    """What a composition gives, and the sum of what each name would give by itself."""
+    site, made = adapted.base[1], []
+    with torch.no_grad():
+        for name in names:
+            with adapted.bank.using(name):
+                made.append(site(x))
+        with adapted.bank.using(composed):
+            return site(x), sum(share * one for share, one in zip(shares, made, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["ia3_ff:glob=1", "condition:glob=1,at=input"])
+@pytest.mark.parametrize("site", [nn.Linear(8, 8), nn.Conv1d(8, 8, 3, padding=1, padding_mode="reflect")])
+def test_a_mean_of_inputs_is_the_mean_at_linear_sites(kind, site):
+    first = nn.Linear(8, 8) if isinstance(site, nn.Linear) else nn.Conv1d(8, 8, 1)
+    adapted = moved(net(first, site), a=kind, b=kind)
+    given, wanted = each(adapted, Average("a", "b", weights=[1, 3]), "ab", rows(3, 8, 8), (0.25, 0.75))
+    assert torch.allclose(given, wanted, atol=1e-12)
+
+
+def test_a_mean_of_what_is_read_and_given_is_refused():
+    for a, b in ((["ia3_ff:glob=1", "lora:glob=1,rank=2"],) * 2, (["ia3_ff:glob=1"], ["lora:glob=1,rank=2"])):
+        adapted = moved(net(), a=a, b=b)
+        with pytest.raises(CompositionError, match="Average at '1': some of its adapters .* names of their own"):
+            adapted.bank.activate(Average("a", "b"))
+    adapted = moved(net(), a="ia3_ff:glob=1", b="ia3_ff:glob=1", c="lora:glob=1,rank=2", d="lora:glob=1,rank=2")
+    adapted.bank.activate(Stack(Average("a", "b"), Average("c", "d")))  # as the message says
+    outputs(adapted, rows())
+
+
+def test_a_mean_of_what_is_read_is_refused_where_it_is_not_the_mean():
+    sites = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    adapted = net(nn.Linear(8, 8), sites)
+    adapted = adapt(adapted, ["condition:glob=1,at=input"], name="a", probe=rows())
+    adapted.add("b", ["condition:glob=1,at=input"], probe=rows())
+    move(adapted)
+    with adapted.bank.using(Average("a", "b")), pytest.raises(CompositionError, match="what a Sequential reads"):
+        adapted(rows())
+    adapted = moved(net(), a="ia3_ff:glob=1", b="ia3_ff:glob=1")
+    twice = Average("a", "b", weights=[1, 1], normalize=False)
+    with adapted.bank.using(twice), pytest.raises(CompositionError, match="add up to 2"):
+        adapted(rows())
+    adapted = moved(net(nn.Linear(8, 8), nn.Linear(8, 8, bias=False)), a="ia3_ff:glob=1", b="ia3_ff:glob=1")
+    given, wanted = each(adapted, twice, "ab", rows(), (1, 1))
+    assert torch.allclose(given, wanted, atol=1e-12)
+
+
+def test_a_mean_of_what_is_given_is_the_mean_anywhere():
+    model = net(nn.Linear(8, 8), nn.ReLU())
+    adapted = adapt(model, ["houlsby:glob=1,latent=2"], name="a", probe=rows())
+    adapted.add("b", ["ia3:glob=1"], probe=rows())
+    move(adapted)
+    given, wanted = each(adapted, Average("a", "b", weights=[1, 3]), "ab", rows(), (0.25, 0.75))
+    assert torch.allclose(given, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.25, -1.0, 2.0])
+def test_a_share_of_what_is_read(share):
+    adapted = moved(net(), "ia3_ff:glob=1")
+    adapted.bank.weigh("default", share)
+    factors, site = adapted.bank.adapters("default")[0].l, adapted.base[1]
+    with torch.no_grad():
+        wanted = F.linear(rows() * (1 + share * (factors - 1)), site.weight, site.bias)
+        assert torch.allclose(site(rows()), wanted, atol=1e-12)
+    agrees(adapted, rows())
+
+
+def test_what_is_done_before_a_module_is_folded_from_the_module_outwards():
+    adapted = moved(net(), a="condition:glob=1,at=input", b="ia3_ff:glob=1")
+    shift, site = adapted.bank.adapters("a")[0].c[0], adapted.base[1]
+    factors = adapted.bank.adapters("b")[0].l
+    both = []
+    for composed, read in (
+        (Stack(Stack("a"), "b"), (rows() + shift) * factors),
+        (Stack(Stack("b"), "a"), rows() * factors + shift),
+    ):
+        adapted.bank.activate(composed)
+        with torch.no_grad():
+            both.append(site(rows()))
+            assert torch.allclose(both[-1], F.linear(read, site.weight, site.bias), atol=1e-12)
+        agrees(adapted, rows())
+    assert not torch.allclose(*both)
