@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import AdapterFileError
+from .peft_patterns import LONGEST, Pattern
 from .record import parse
 
 CONFIG = "adapter_config.json"
@@ -41,28 +41,24 @@ class Config:
     dropout: float
     rank: int
     alpha: float
-    ranks: Mapping[str, Any]
-    alphas: Mapping[str, Any]
-    feedforward: Any
+    ranks: Sequence[tuple[Pattern, Any]]
+    alphas: Sequence[tuple[Pattern, Any]]
+    feedforward: Pattern | Sequence[str]
     modules: Sequence[str]  # ends of the names of modules that are kept whole
 
     def rank_of(self, path: str) -> Any:
         """A module's rank, by the first pattern that its name or the end of it matches."""
-        return self.ranks.get(_pattern(self.ranks, path), self.rank)
+        return next((rank for pattern, rank in self.ranks if pattern.end(path)), self.rank)
 
     def alpha_of(self, path: str) -> Any:
         """A module's alpha, likewise."""
-        return self.alphas.get(_pattern(self.alphas, path), self.alpha)
+        return next((alpha for pattern, alpha in self.alphas if pattern.end(path)), self.alpha)
 
     def before(self, path: str) -> bool:
         """Whether IA3 scales what a module reads: a pattern of its whole name, or a list of ends."""
-        if isinstance(self.feedforward, str):
-            return re.fullmatch(self.feedforward, path) is not None
-        return any(path.endswith(end) for end in self.feedforward or ())
-
-
-def _pattern(patterns: Mapping[str, Any], path: str) -> str:
-    return next((p for p in patterns if re.match(rf"(.*\.)?({p})$", path)), path)
+        if isinstance(self.feedforward, Pattern):
+            return self.feedforward.whole(path)
+        return any(path.endswith(end) for end in self.feedforward)
 
 
 def read_config(folder: Path) -> Config:
@@ -105,13 +101,20 @@ def _checked(file: Path, said: Mapping[str, Any], method: str) -> Config:
         or not all(_number(value) for value in (*numbers.values(), *ranks.values(), *alphas.values()))
         or not (forward is None or isinstance(forward, (str, list)))
         or not isinstance(modules, list)
+        or not isinstance(said.get("target_modules"), (str, list, type(None)))
     ):
-        raise AdapterFileError(f"{file}: damaged: r, lora_alpha, lora_dropout and their patterns are not of their form")
-    for pattern in (*ranks, *alphas, *([forward] if isinstance(forward, str) else ())):
-        _plain(file, pattern)
+        raise AdapterFileError(
+            f"{file}: damaged: r, lora_alpha, lora_dropout, their patterns, or modules are not of their form"
+        )
+    patterns = [*ranks, *alphas, *([forward] if isinstance(forward, str) else ())]
+    if (length := sum(map(len, patterns))) > LONGEST:
+        raise AdapterFileError(f"{file}: patterns of {length:,} characters, {LONGEST:,} are read")
+    _strings(file, said.get("target_modules"))
     return Config(
         method, bool(said.get("use_dora")), bool(said.get("use_rslora")), float(numbers["lora_dropout"]), numbers["r"],
-        float(numbers["lora_alpha"]), ranks, alphas, _strings(file, forward), _strings(file, modules) or (),
+        float(numbers["lora_alpha"]), [(Pattern(file, text), rank) for text, rank in ranks.items()],
+        [(Pattern(file, text), alpha) for text, alpha in alphas.items()],
+        Pattern(file, forward) if isinstance(forward, str) else _strings(file, forward), _strings(file, modules),
     )  # fmt: skip
 
 
@@ -119,20 +122,14 @@ def _number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _strings(file: Path, value: Any) -> str | Sequence[str] | None:
-    if isinstance(value, list) and not all(isinstance(part, str) for part in value):
-        raise AdapterFileError(f"{file}: damaged: feedforward_modules or modules_to_save list what is no text")
-    return value
-
-
-def _plain(file: Path, pattern: str) -> None:
-    """A pattern from a stranger: a regular expression, but none that could take forever (repeated repeats)."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise AdapterFileError(f"{file}: {pattern[:60]!r} is no regular expression: {error}") from None
-    if re.search(r"[*+}]\)*[*+{]|\)[*+{]", pattern):
-        raise AdapterFileError(f"{file}: {pattern[:60]!r} repeats what repeats; a name, or '.*', is enough")
+def _strings(file: Path, value: Any) -> Sequence[str]:
+    """A list of names; the empty one ends every other."""
+    listed = value if isinstance(value, list) else []
+    if not all(isinstance(part, str) and part for part in listed):
+        raise AdapterFileError(
+            f"{file}: damaged: target_modules, feedforward_modules or modules_to_save list what is no text, or empty"
+        )
+    return listed
 
 
 def dense(a: Tensor, groups: int) -> Tensor:

@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
 from torch import nn
 
@@ -15,6 +18,7 @@ from agblocks.adapters import adapt, export_peft, import_peft, load_adapter, qua
 from agblocks.adapters.errors import AdapterFileError, BaseMismatch
 from agblocks.adapters.nf4 import NF4Error
 from agblocks.adapters.nf4_tensor import NF4Tensor
+from agblocks.adapters.peft_patterns import Pattern
 from agblocks.adapters.record import FORMAT, write
 from agblocks.testing.adapter_trial import move
 
@@ -124,6 +128,78 @@ def test_finite_values_of_another_type_are_taken(tmp_path, file):
     torch.testing.assert_close(wide, made(x).double(), atol=1e-5, rtol=1e-5)
     wide = load_adapter(net(torch.float64), file, allow=["weights"])(x.double())
     torch.testing.assert_close(wide, made(x).double(), atol=1e-5, rtol=1e-5)
+
+
+# peft's configs
+
+
+def configured(folder, **said):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+
+
+HANGING = [".*" * 13 + "x", "[a-z]*" * 15 + "0x", ".{0,9}" * 14 + "x", "(.+)" * 14 + "x", "([^.]+|.)" * 20 + "x",
+           "(a|a|b)(a|a)*", "(?=.*.*)x", r"(\w)\1", "a?" * 30, "(" * 9 + "a" + ")" * 9, "a" * 10**6, "a)", "a\nb"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HANGING, ids=range(len(HANGING)))
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern", "feedforward_modules"])
+def test_patterns_that_could_take_forever_are_refused(tmp_path, key, text):
+    folder = export_peft(adapted(), tmp_path)
+    configured(folder, **{key: text if key == "feedforward_modules" else {text: 2}})
+    with pytest.raises(AdapterFileError, match="pattern"):
+        import_peft(net(), folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["(a|a|b)" * 40 + "x", ".*" * 10 + "x", r"\d+" * 10 + "x", "(.*)" * 10 + "x", "a*" * 10 + "x"]
+)
+def test_patterns_take_a_time_that_their_length_bounds(tmp_path, text):
+    pattern = Pattern(tmp_path, text)
+    for letter in "a0.":
+        assert not pattern.whole(letter * 500) and not pattern.end(letter * 500)
+
+
+_letters = st.sampled_from(["a", "b", "1", r"\.", ".", r"\d", "ab", r"\-"]).flatmap(
+    lambda letter: st.sampled_from(["", "", "*", "+"]).map(lambda repeat: letter + repeat)
+)
+_texts = st.recursive(
+    st.lists(_letters, max_size=3).map("".join),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=1, max_size=3).map(lambda some: f"({'|'.join(some)})"),
+        st.lists(inner, min_size=1, max_size=3).map("|".join),
+        st.lists(inner, min_size=2, max_size=2).map("".join),
+        inner.map(lambda text: f"^{text}"),
+        inner.map(lambda text: f"(?:{text})$"),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(_texts, st.lists(st.text("ab1.-", max_size=6), min_size=1, max_size=8))
+def test_patterns_match_what_regular_expressions_match(text, names):
+    assume(len(re.findall(r"[*+]", text)) <= 10)
+    pattern = Pattern("here", text)
+    for name in names:
+        assert pattern.whole(name) == bool(re.fullmatch(text, name)), name
+        assert pattern.end(name) == bool(re.match(rf"(.*\.)?({text})$", name)), name
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"modules_to_save": [""]}, "or empty"),
+        ({"target_modules": 5}, "modules are not of their form"),
+        ({"target_modules": [5]}, "no text"),
+        ({"feedforward_modules": [""]}, "or empty"),
+    ],
+)
+def test_modules_are_names(tmp_path, said, message):
+    folder = export_peft(adapted(), tmp_path)
+    configured(folder, **said)
+    with pytest.raises(AdapterFileError, match=message):
+        import_peft(net(), folder)
 
 
 # Packed weights
