@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import shown
 from .errors import CompositionError
 
 Part = "str | Composition"
@@ -50,7 +52,9 @@ class Stack(Composition):
 class Average(Composition):
     """The weighted mean of what each would give by itself; weights are divided by their sum unless told otherwise.
 
-    For adapters that add to weights this is the mean of what they add, and can be merged.
+    For adapters that add to weights this is the mean of what they add, and can be merged. Adapters that change what a
+    module reads are averaged on linear maps and convolutions alone: elsewhere the mean of what is read does not give
+    the mean of what each would give.
     """
 
     weights: tuple[float, ...] | None
@@ -58,11 +62,10 @@ class Average(Composition):
 
     def __init__(self, *parts: Any, weights: Sequence[float] | None = None, normalize: bool = True):
         super().__init__(*parts)
-        if weights is not None and len(weights) != len(parts):
-            raise CompositionError(f"Average has {len(parts)} adapters, but {len(weights)} weights")
-        if normalize and weights is not None and not sum(weights) > 0:
-            raise CompositionError(f"Average divides weights by their sum, which is {sum(weights)}; or normalize=False")
-        object.__setattr__(self, "weights", None if weights is None else tuple(map(float, weights)))
+        numbers = None if weights is None else _numbers("Average", parts, weights, "weights")
+        if normalize and numbers and not 0 < sum(numbers) < math.inf:
+            raise CompositionError(f"Average divides weights by their sum, which is {sum(numbers)}; or normalize=False")
+        object.__setattr__(self, "weights", numbers)
         object.__setattr__(self, "normalize", normalize)
 
     def shares(self) -> tuple[float, ...]:
@@ -83,11 +86,12 @@ class BatchSplit(Composition):
 
     def __init__(self, *parts: Any, sizes: Sequence[int]):
         super().__init__(*parts)
-        if len(sizes) != len(parts) or any(type(n) is not int or n < 0 for n in sizes):
+        rows = tuple(sizes) if isinstance(sizes, Sequence) else ()
+        if len(rows) != len(parts) or any(type(n) is not int or n < 0 for n in rows):
             raise CompositionError(
-                f"BatchSplit has {len(parts)} adapters and wants a number of rows for each: {sizes!r}"
+                f"BatchSplit has {len(parts)} adapters and wants a number of rows for each: {shown(sizes)}"
             )
-        object.__setattr__(self, "sizes", tuple(sizes))
+        object.__setattr__(self, "sizes", rows)
 
     def options(self) -> dict[str, Any]:
         return {"sizes": self.sizes}
@@ -97,17 +101,18 @@ class BatchSplit(Composition):
 class Split(Composition):
     """Parts of the length go to different adapters; `fractions` of the whole, as tracks differ in resolution.
 
-    Borders are rounded to positions at every site; a fraction whose border would not be the same base everywhere
-    (no whole number of positions at some site) is refused there.
+    Every border falls between two positions, so that it is the same base at every site: one that would cut a position
+    of some site in two raises `CompositionError` there, and nothing is rounded.
     """
 
     fractions: tuple[float, ...]
 
     def __init__(self, *parts: Any, fractions: Sequence[float]):
         super().__init__(*parts)
-        if len(fractions) != len(parts) or abs(sum(fractions) - 1) > 1e-6 or any(f <= 0 for f in fractions):
-            raise CompositionError(f"Split wants {len(parts)} fractions above 0 that add up to 1, not {fractions!r}")
-        object.__setattr__(self, "fractions", tuple(map(float, fractions)))
+        numbers = _numbers("Split", parts, fractions, "fractions")
+        if abs(sum(numbers) - 1) > 1e-6 or any(f <= 0 for f in numbers):
+            raise CompositionError(f"Split wants fractions above 0 that add up to 1, not {shown(fractions)}")
+        object.__setattr__(self, "fractions", numbers)
 
     def options(self) -> dict[str, Any]:
         return {"fractions": self.fractions}
@@ -125,6 +130,24 @@ class Fuse(Composition):
 
     Needs `bank.add_fusion(...)` for its own parameters first; the fused adapters are frozen while those train.
     """
+
+
+def names_in(part: str | Composition | None) -> tuple[str, ...]:
+    """The adapters in what is active."""
+    return () if part is None else (part,) if isinstance(part, str) else tuple(part.names())
+
+
+def _numbers(kind: str, parts: Sequence[Any], given: Any, what: str) -> tuple[float, ...]:
+    """One finite number for each part."""
+    try:
+        good = len(given) == len(parts) and all(math.isfinite(n) for n in given)  # takes no text, which float would
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        good = False
+    if not good:
+        raise CompositionError(
+            f"{kind} has {len(parts)} adapters and wants as many finite numbers as {what}, not {shown(given)}"
+        )
+    return tuple(map(float, given))
 
 
 NESTING: dict[str, set[str]] = {

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import near
 from .composition import Composition, Fuse
+from .composition import names_in as names_in
 from .errors import AdapterError
 from .fusion import Fusion
 from .targets import select
@@ -50,11 +51,6 @@ def opened(base: nn.Module, train: Iterable[str]) -> list[str]:
         for module in select(base, target, "train").values():
             owned.update(dict.fromkeys(names[id(p)] for p in module.parameters()))
     return list(owned)
-
-
-def names_in(part: Any) -> tuple[str, ...]:
-    """The adapters in what is active."""
-    return () if part is None else (part,) if isinstance(part, str) else tuple(part.names())
 
 
 def _fused(part: Any) -> set[str]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from agblocks import AdapterSpec
-from agblocks.adapters import Adapter
-from agblocks.adapters.errors import AdapterError, NoTargetMatch
+from agblocks.adapters import Adapter, Average, BatchSplit, Split, Stack
+from agblocks.adapters.composition import names_in
+from agblocks.adapters.errors import AdapterError, CompositionError, NoTargetMatch
 from agblocks.adapters.targets import select
 from agblocks.errors import AgblocksError
 from agblocks.graph import adapter_kinds
@@ -204,3 +205,51 @@ def test_forms_of_a_spec():
         AgblocksError, match="an adapter is an AdapterSpec, a text like 'lora:rank=8' or a mapping, not 3"
     ):
         as_spec(3)
+
+
+# Compositions
+
+
+@pytest.mark.parametrize("weights", [
+    [1, "x"], ["1", "2"], "12", [1, None], [1, float("nan")], [1, float("inf")], [1, 2, 3], [1], 3, [1, [2]], [1, 1 + 2j],
+])  # fmt: skip
+@pytest.mark.parametrize("normalize", [True, False])
+def test_weights_are_finite_numbers(weights, normalize):
+    with pytest.raises(
+        CompositionError, match="Average has 2 adapters and wants as many finite numbers as weights, not"
+    ):
+        Average("a", "b", weights=weights, normalize=normalize)
+
+
+@pytest.mark.parametrize("weights", [[1, -1], [0, 0], [-1, 0.5], [1e308, 1e308]])
+def test_a_sum_that_nothing_is_divided_by(weights):
+    with pytest.raises(CompositionError, match=r"their sum, which is .*normalize=False"):
+        Average("a", "b", weights=weights)
+    Average("a", "b", weights=weights, normalize=False)
+
+
+def test_numbers_of_any_library():
+    assert Average("a", "b", weights=torch.tensor([1.0, 3.0])).shares() == (0.25, 0.75)
+    assert Average("a", "b", weights=(1, 3)) == Average("a", "b", weights=[1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "fractions", [["a", "b"], [0.5, float("nan")], [1.0], [0.2, 0.3, 0.5], 1, None, [float("inf"), 1]]
+)
+def test_fractions_are_finite_numbers(fractions):
+    with pytest.raises(
+        CompositionError, match="Split has 2 adapters and wants as many finite numbers as fractions, not"
+    ):
+        Split("a", "b", fractions=fractions)
+
+
+@pytest.mark.parametrize("sizes", [["a", 1], [1.0, 2], [-1, 2], [1], 2, None, [True, 1]])
+def test_sizes_are_numbers_of_rows(sizes):
+    with pytest.raises(CompositionError, match="BatchSplit"):
+        BatchSplit("a", "b", sizes=sizes)
+
+
+def test_names_in_what_is_active():
+    assert (
+        names_in(None) == () and names_in("a") == ("a",) and names_in(Stack("a", Average("b", "c"))) == ("a", "b", "c")
+    )
