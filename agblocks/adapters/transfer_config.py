@@ -91,11 +91,8 @@ class TransferConfig:
         for mode in self.mode:
             lists = _TARGETS.get(mode, ())
             if lists and not any(getattr(self, name) for name in lists):
-                usual = [text for name in lists for text in getattr(TransferConfig(), name)]
-                raise AgblocksError(
-                    f"{' and '.join(lists)} {'is' if len(lists) == 1 else 'are'} empty: mode {mode!r} would adapt "
-                    f"nothing; name modules, leave the list out for {', '.join(usual)}, or leave the mode out"
-                )
+                said = f"{' and '.join(lists)} {'is' if len(lists) == 1 else 'are'} empty"
+                raise AgblocksError(f"{said}: mode {mode!r} would adapt nothing; name modules, or leave the mode out")
         if self.houlsby_placement not in PLACEMENTS:
             raise AgblocksError(
                 f"houlsby_placement {self.houlsby_placement!r}; {near(self.houlsby_placement, PLACEMENTS)}"

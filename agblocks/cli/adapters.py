@@ -122,7 +122,9 @@ def convert(
     names: Annotated[
         str, typer.Option(help="a file with the keys of a checkpoint, one a line: adapters for that package's model")
     ] = "",
-    yaml: Annotated[bool, typer.Option("--yaml", help="print the recipe that it becomes, and nothing else")] = False,
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="print the recipe that it becomes, with remarks as comments")
+    ] = False,
 ) -> None:
     """What a TransferConfig of alphagenome-pytorch becomes; exit status 2 if one of its texts finds nothing."""
     from pathlib import Path
@@ -140,10 +142,14 @@ def convert(
         texts = ", ".join(repr(found.text) for found in made.unmatched)
         raise AgblocksError(f"nothing in {names or recipe} is called {texts}; no adapter was made of it")
     if yaml:
+        if made.recipe is None:
+            raise AgblocksError("--yaml prints a recipe, but with --names adapters are for another package's model")
         import sys
 
         from ruamel.yaml import YAML
 
+        for note in made.notes:
+            print(f"# {note}")
         YAML(typ="safe", pure=True).dump(made.recipe, sys.stdout)
         return
     print(made)

@@ -173,6 +173,25 @@ def test_adapters_that_say_nothing(tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_recipe_is_printed_with_what_it_cannot_say(tmp_path):
+    head = json.dumps({"q": {**Q, "track_means": "means.pt"}})
+    text = said("adapters", "convert", "mode=linear", f"new_heads={head}", "--yaml").output
+    assert text.startswith("# new_heads.q.track_means: no part of a recipe")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert "q_1bp" in resolve(tmp_path / "mine.yaml").heads
+    (tmp_path / "keys").write_text("tower.blocks.0.mha.q_proj.weight\ntower.blocks.0.mha.v_proj.weight\n")
+    with pytest.raises(AgblocksError, match="--yaml prints a recipe, but with --names"):
+        said("adapters", "convert", "mode=lora", "--names", str(tmp_path / "keys"), "--yaml")
+
+
+def test_a_base_that_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("recipe: 1\nname: mine\nbase: alphagenome_small\n")
+    text = said("adapters", "convert", "mode=lora", "lora_rank=2", "--recipe", "base.yaml", "--yaml").output
+    (tmp_path / "mine.yaml").write_text(text)
+    assert [str(spec) for spec in resolve("mine.yaml").adapters] == ["lora:role=attn.q+attn.v,rank=2"]
+
+
 # Runs.
 
 
