@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from ..graph import Head
 from ..layers import refresh
 from .adapted import Adapted
+from .bank import AdapterBank
 from .errors import MergedStateError, QuantizedBaseError, UnsupportedModule
 from .nf4 import BLOCK, NF4Error
 from .nf4_tensor import NF4Tensor
@@ -71,7 +72,7 @@ class Quantized:
         """Put dense weights back, on the device and in the type of now, and return the model.
 
         They are the packed ones restored; with `keep_original` those that were there before, bit for bit. They train
-        if they did before, and no adapters are attached.
+        if they did before; beside adapters, once those are detached.
         Raises `QuantizedBaseError`, and changes nothing, where a weight is no longer the packed one.
         """
         dense: list[Tensor] = []
@@ -85,9 +86,13 @@ class Quantized:
                 dense.append(self.originals[i].to(weight.device, weight.dtype, copy=True))
             else:
                 dense.append(weight.dequantize())
-        resting = any(isinstance(getattr(hook, "__self__", None), Site) for hook in _hooks(self.model))
+        bank, known = _bank(self.model)
+        part = bank is None and any(isinstance(owner, Site) for _, owner in _owners(self.model))
         for entry, tensor in zip(self.entries, dense, strict=True):
-            _put(self.model, entry.modules, nn.Parameter(tensor, requires_grad=entry.trained and not resting))
+            keys = [known[name] for name in entry.modules if name in known]
+            _put(self.model, entry.modules, nn.Parameter(tensor, requires_grad=entry.trained and not (keys or part)))
+            if bank is not None:
+                bank.flags.update(dict.fromkeys(keys, entry.trained))  # for when it is detached
         self.entries, self.originals = [], []
         return self.model
 
@@ -107,24 +112,29 @@ def quantize(
     double: quantise the block scales, too (4.127 bits a weight rather than 4.5). block: weights that share a scale.
     keep_original: keep the dense weights on the CPU, for `dequantize_()` to put back bit for bit.
 
-    The weights are frozen from then on. Do it before `adapt`, so that nothing else holds the dense ones.
+    The weights are frozen from then on; those that train with an adapter stay dense. Do it before `adapt`, so that
+    nothing else holds the dense ones. torch.save keeps weights packed; safetensors' own functions have no form for
+    them, and FSDP has to ignore them.
     Raises: `NoTargetMatch`, `UnsupportedModule`, `NF4Error`, `MergedStateError`; and then the model is as it was.
     """
-    if isinstance(model, Adapted):
-        if model.bank.merged:
-            raise MergedStateError("adapters are merged, so quantize has to wait: unmerge_() first")
-        model = model.base
+    model = model.base if isinstance(model, Adapted) else model
+    bank, known = _bank(model)
+    if bank is not None and bank.merged:
+        raise MergedStateError("adapters are merged, so quantize has to wait: unmerge_() first")
     chosen, left = _by_default(model) if targets is None else (_named(model, targets), {})
+    for name, owner in _trained(bank, chosen).items():
+        left[name] = f"it trains with adapter {owner!r}"
+        del chosen[name]
     entries, packed, originals = [], [], []
     for names, weight in _grouped(model, chosen, left, strict=targets is not None):
         try:
             new = NF4Tensor.of(weight, block=block, double=double)
         except NF4Error as error:
             raise NF4Error(f"{names[0]}.weight: {error}") from None
-        before = weight.numel() * weight.element_size()
-        entries.append(
-            Entry(names, tuple(weight.shape), before, new.nbytes_held, _error(weight, new), weight.requires_grad)
-        )
+        before, trained = weight.numel() * weight.element_size(), weight.requires_grad
+        if bank is not None:  # as it was before adapters froze it
+            trained = next((bank.flags[known[name]] for name in names if name in known), trained)
+        entries.append(Entry(names, tuple(weight.shape), before, new.nbytes_held, _error(weight, new), trained))
         packed.append(nn.Parameter(new, requires_grad=False))
         if keep_original:
             originals.append(weight.detach().to("cpu", copy=True))
@@ -133,9 +143,31 @@ def quantize(
     return Quantized(model, entries, left, originals)
 
 
-def _hooks(model: nn.Module) -> Iterator[Any]:
-    for module in model.modules():
-        yield from (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+def _owners(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Whose the hooks before modules are, with the modules' names."""
+    for name, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            yield name, getattr(hook, "__self__", None)
+
+
+def _bank(model: nn.Module) -> tuple[AdapterBank | None, dict[str, str]]:
+    """The adapters of a model, or of a part of it; and by modules' names the keys of the flags of their weights."""
+    for path, bank in _owners(model):
+        if isinstance(bank, AdapterBank):
+            within = [(f"{path}.{key}" if path else key, key) for key in bank.flags]
+            return bank, {name.rpartition(".")[0]: key for name, key in within if name.split(".")[-1] == "weight"}
+    return None, {}
+
+
+def _trained(bank: AdapterBank | None, chosen: dict[str, nn.Module]) -> dict[str, str]:
+    """The modules whose weights train with adapters, and with which."""
+    found: dict[str, str] = {}
+    if bank is None:
+        return found
+    for owner, named in bank.names.items():
+        weights = {id(bank.base.get_parameter(key)) for key in named.train}
+        found.update({name: owner for name, module in chosen.items() if id(module.weight) in weights})
+    return found
 
 
 def _why_not(module: nn.Module) -> str | None:

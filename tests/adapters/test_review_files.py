@@ -1,5 +1,6 @@
 """Files, folders of peft and packed weights, as a reviewer broke them: each refused whole, or put right."""
 
+import itertools
 import json
 import math
 import re
@@ -267,3 +268,73 @@ def test_fsdp_leaves_packed_weights_whole_or_is_refused(tmp_path):
     finally:
         torch.distributed.destroy_process_group()
     assert [type(part) for part in NF4Tensor.of(torch.randn(6, 4)).chunk(2)] == [torch.Tensor] * 2
+
+
+def orders(steps):
+    """Every order of steps in which what undoes another comes after it."""
+    after = {"dequantize": "quantize", "detach": "adapt", "inactive": "adapt"}
+    for order in itertools.permutations(steps):
+        if all(order.index(first) < order.index(last) for last, first in after.items() if last in order):
+            yield order
+
+
+@pytest.mark.parametrize("handed", ["adapted", "base", "around"])
+@pytest.mark.parametrize("order", [*orders(["quantize", "adapt", "dequantize", "detach", "inactive"])], ids="-".join)
+def test_flags_come_back_in_every_order(order, handed):
+    base = net(width=64)
+    base[0].weight.requires_grad_(False)
+    base[1].bias.requires_grad_(False)
+    around, wanted, made, done = nn.Sequential(base), flags(base), None, None
+    for step in order:
+        attached = made is not None and made.bank.names
+        if step == "quantize":
+            model = around if handed == "around" else made if handed == "adapted" and attached else base
+            done = quantize(model)
+            assert [name.removeprefix("0.") if handed == "around" else name for name in done.modules] == ["0", "1"]
+        elif step == "adapt":
+            made = adapt(base, ["lora:glob=1,rank=2"], train=["2"])
+        elif step == "dequantize":
+            done.dequantize_()
+        elif step == "inactive":
+            if attached:
+                made.bank.activate()
+        else:
+            made.detach()
+        if made is not None and made.bank.names:
+            training = {name for name, flag in flags(base).items() if flag}
+            assert training == ({"2.weight", "2.bias"} if made.bank.active else set())
+    assert flags(base) == wanted
+
+
+def test_weights_around_an_adapted_part_are_no_concern_of_its_adapters():
+    base = net(width=64)
+    around = nn.Sequential(base, nn.Linear(4, 64), nn.Linear(64, 64))
+    base[2].weight.requires_grad_(False)
+    wanted = flags(around)
+    made = adapt(base, ["lora:glob=0,rank=2"])
+    done = quantize(around)
+    assert done.modules == ["0.0", "0.1", "2"]
+    done.dequantize_()
+    assert [name for name, flag in flags(around).items() if flag] == ["1.weight", "1.bias", "2.weight", "2.bias"]
+    made.detach()
+    assert flags(around) == wanted
+
+
+def test_what_trains_stays_dense():
+    made = adapted(net(width=64))
+    done = quantize(made, ["1", "2"])
+    assert done.modules == ["1"] and done.left == {"2": "it trains with adapter 'default'"}
+    made.bank.activate("default")
+    assert "2: dense, it trains with adapter 'default'" in done.report() and made.base[2].weight.requires_grad
+    other = adapt(net(width=64), ["lora:glob=0,rank=2"], train=["1"])
+    assert quantize(other).left["1"] == "it trains with adapter 'default'"
+    assert quantize(other.detach()).modules == ["1"]
+
+
+def test_packed_weights_cannot_be_opened():
+    base = net(width=64)
+    quantize(base)
+    before = flags(base)
+    with pytest.raises(NF4Error, match="frozen"):
+        adapt(base, ["lora:glob=0,rank=2"], train=["1"])
+    assert flags(base) == before and not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
