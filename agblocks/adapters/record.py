@@ -24,6 +24,7 @@ FORMAT = "agblocks-adapter"
 VERSION = 1
 LARGEST = 32 * 2**20  # characters of metadata; AlphaGenome with every linear map adapted has some 100,000
 DEEPEST = 32  # of brackets inside brackets
+LARGEST_WEIGHT = 1e6  # of an adapter among others
 _PIECES = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]')
 
 #: types by their names in safetensors files
@@ -73,7 +74,7 @@ class Record(_Data):
     modules: dict[str, ModuleRecord]
     train: list[str]
     statistics: list[str]
-    weight: float = Field(allow_inf_nan=False)
+    weight: float = Field(ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT)
     trains: bool
     composition: dict[str, Any] | None
     norms: Literal["frozen", "track"]
@@ -99,6 +100,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], content: Mapping[str,
         raise AdapterFileError(f"{file}: an adapter is saved as one file, {file.name or 'adapter'}.safetensors")
     said = {**content, "version": VERSION, "tensors_sha256": digest(tensors)}
     said["metadata_sha256"] = _sum(said)
+    _validated(said, f"{file}: cannot be saved")
     text = canonical(said)
     if len(text) > LARGEST:
         raise AdapterFileError(f"{file}: its description takes {len(text):,} characters, {LARGEST:,} are read")
@@ -181,12 +183,16 @@ def _record(path: str | Path, text: str) -> Record:
         )
     if said.get("metadata_sha256") != _sum(said):
         raise AdapterFileError(f"{path}: its metadata are not what was written (their sha256 differs)")
+    return _validated(said, f"{path}: damaged metadata")
+
+
+def _validated(said: Mapping[str, Any], wrong: str) -> Record:
     try:
         return Record.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise AdapterFileError(f"{path}: damaged metadata: {where}: {first['msg']}") from None
+        raise AdapterFileError(f"{wrong}: {where}: {first['msg']}") from None
 
 
 def parse(path: str | Path, text: str) -> dict[str, Any]:

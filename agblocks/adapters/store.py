@@ -60,6 +60,7 @@ def save(adapted: Adapted, path: str | Path, name: str = "default", *, licence: 
         if value.is_meta:
             raise AdapterFileError(f"{key!r} is on the meta device: there is nothing to save")
         refuse_not_finite(path, key, value)
+    composition_of(path, composition := composition_data(bank.active, name), name)
     content = {
         "name": name,
         "specs": [spec.to_dict() for spec in named.specs],
@@ -69,7 +70,7 @@ def save(adapted: Adapted, path: str | Path, name: str = "default", *, licence: 
         "statistics": statistics,
         "weight": named.weight,
         "trains": named.trains,
-        "composition": composition_data(bank.active, name),
+        "composition": composition,
         "norms": adapted.norms,
         "dtypes": sorted({dtype_name(value) for value in tensors.values()}),
         "licence": licence or named.licence,

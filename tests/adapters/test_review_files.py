@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
 from torch import nn
 
-from agblocks.adapters import adapt, export_peft, import_peft, load_adapter, quantize
+from agblocks.adapters import Average, adapt, export_peft, import_peft, load_adapter, quantize
 from agblocks.adapters.errors import AdapterFileError, BaseMismatch
 from agblocks.adapters.nf4 import NF4Error
 from agblocks.adapters.nf4_tensor import NF4Tensor
 from agblocks.adapters.peft_patterns import Pattern
-from agblocks.adapters.record import FORMAT, write
+from agblocks.adapters.record import FORMAT, _sum, canonical, write
 from agblocks.testing.adapter_trial import move
 
 
@@ -68,7 +68,11 @@ def forged(file, change_tensors=lambda tensors: None, **said):
     content = {k: v for k, v in content.items() if k not in ("version", "tensors_sha256", "metadata_sha256")}
     tensors = load_file(file)
     change_tensors(tensors)
-    return write(file, tensors, {**content, **said})
+    write(file, tensors, content)
+    with safe_open(file, framework="pt") as opened:
+        content = {**json.loads(opened.metadata()[FORMAT]), **said}
+    content["metadata_sha256"] = _sum(content)
+    save_file(tensors, file, metadata={FORMAT: canonical(content)})
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -90,6 +94,50 @@ def test_values_beyond_the_type_of_the_base_are_not_loaded(tmp_path, key):
     with pytest.raises(AdapterFileError, match=f"'{key}' holds values in float64 beyond float32"):
         load_adapter(base, file, allow=["weights"])
     assert untouched(base, net())
+
+
+def composed(kind, parts=(".",), **options):
+    return {"kind": kind, "parts": list(parts) if isinstance(parts, tuple) else parts, "options": options}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"weight": 1e308}, "weight: "),
+        ({"weight": -1e7}, "weight: "),
+        ({"composition": composed("Stack", "." * 5000)}, "parts are a list"),
+        ({"composition": composed("Stack", {".": 1})}, "parts are a list"),
+        ({"composition": composed("Stack", (".",) * 1001)}, "parts are a list of at most 1,000"),
+        ({"composition": composed("Stack", (".",) * 10**5)}, "a composition of 400,"),
+        (
+            {"composition": composed("Average", weights=[1e308], normalize=False)},
+            "weights are numbers of at most 1,000,000",
+        ),
+        ({"composition": composed("Average", weights=["1"], normalize=True)}, "no composition"),
+        ({"composition": composed("Average", weights=[1.0], normalize=5)}, "normalize is true or false"),
+    ],
+)
+def test_compositions_and_weights_are_bounded(file, said, message):
+    forged(file, **said)
+    base = net()
+    with pytest.raises(AdapterFileError, match=message):
+        load_adapter(base, file)
+    assert untouched(base, net())
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    made = adapted()
+    made.bank.weigh("default", 1e7)
+    with pytest.raises(AdapterFileError, match="cannot be saved: weight: "):
+        made.save(tmp_path / "a.safetensors")
+    made.bank.weigh("default", 1.0)
+    made.bank.activate(Average("default", weights=[1e7], normalize=False))
+    with pytest.raises(AdapterFileError, match="no composition that is kept in files: weights are numbers of at most"):
+        made.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+    made.bank.activate(Average("default", weights=[1e6], normalize=False))
+    made.save(tmp_path / "a.safetensors")
+    load_adapter(net(), tmp_path / "a.safetensors")
 
 
 PREFIX = "base_model.model."
