@@ -30,7 +30,8 @@ class Lora(Adapter):
     he U(+-sqrt(6 / in)), gaussian N(0, 1 / rank); pissa takes A and B from the weight's first singular vectors, and
     subtracts what they are at the start, so the weight stays as it is (twice the work). `center` takes off the
     mean of A over inputs: on a standardised convolution, whose kernels have none, it makes merging exact; by default it
-    is on there and off elsewhere. `lr_ratio`: learning rate of B over that of A (LoRA+: 16).
+    is on there and off elsewhere. `dropout`, in training: of what A reads, and at embeddings of what is added.
+    `lr_ratio`: learning rate of B over that of A (LoRA+: 16).
     Source: Hu et al. 2021; Kalajdzievski 2023 (rsLoRA), Meng et al. 2024 (PiSSA), Hayou et al. 2024 (LoRA+).
     Use when: some hundreds of measurements or more; the usual first choice.
     """
@@ -106,7 +107,9 @@ class Lora(Adapter):
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         x = given(module, args, kwargs)
         y = out if isinstance(out, Tensor) else main(out)
-        if self.dropout and module.training and not self.embeds:
+        if self.dropout and module.training:
+            if self.embeds:  # letters cannot be dropped, what they are embedded to can
+                return remade(out, y + F.dropout(self.delta(module, x, y.dtype), self.dropout))
             x = F.dropout(x, self.dropout)
         new = self._beside(x, y) if self.plain else y + self.delta(module, x, y.dtype)
         return new if y is out else remade(out, new)
