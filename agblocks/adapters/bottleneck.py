@@ -17,7 +17,7 @@ from ..layers import activation as activation_by_name
 from .adapter import Adapter, Phase, given, main, remade
 from .dense import ChannelNorm, Dense, Draw, cast
 from .errors import UnsupportedModule
-from .place import Place, along
+from .place import OVERWRITES, Place, along, overwrites
 
 Scaling = PositiveFloat | Literal["learned", "channel"]
 UpInit = Literal["same", "zero"]
@@ -63,6 +63,8 @@ class Bottleneck(Adapter):
             raise place.refuse(name, "nothing says how many channels it reads; attach with a probe batch")
         if self.taps_input and not keeps_length(place.module):
             raise place.refuse(name, "it gives another number of positions than it reads")
+        if self.taps_input and overwrites(place.module):
+            raise place.refuse(name, OVERWRITES)
         narrow = latent if latent is not None else max(self.least, reads // (reduction or 1))
         self.axis, self.init, self.std, self.up_init = place.axis, init, std, up_init
         self.dropout, self.drop_path = dropout, drop_path

@@ -30,6 +30,7 @@ class Place:
     like: Tensor | None = None  # a tensor of the model, where the module has none
     on: torch.device | None = None  # where the adapter is to be, if not where the module is
     recipe: Any = field(default=None, repr=False, compare=False)  # the resolved recipe, where the model has one
+    unclear: str = "nothing says how many channels it gives; attach with a probe batch, which shows it"
 
     @property
     def weight(self) -> Tensor | None:
@@ -63,9 +64,7 @@ class Place:
     def width(self, kind: str) -> int:
         """The channels of what the module gives; refused, with what would help, where nothing says it."""
         if self.outputs is None:
-            raise self.refuse(
-                kind, "nothing says how many channels it gives; attach with a probe batch, which shows it"
-            )
+            raise self.refuse(kind, self.unclear)
         return self.outputs
 
 
@@ -127,6 +126,15 @@ def _channels_second(module: nn.LayerNorm | nn.RMSNorm) -> bool:
         except (RuntimeError, ValueError, IndexError):
             continue
     return False
+
+
+OVERWRITES = "it overwrites what it reads, as an activation in place does; make that inplace=False"
+
+
+def overwrites(module: nn.Module) -> bool:
+    """Whether the first thing that a module does is in place, as far as it can be seen without a call."""
+    first = next(module.children(), None) if isinstance(module, nn.Sequential) else None
+    return getattr(module, "inplace", False) is True or (first is not None and overwrites(first))
 
 
 def along(vector: Tensor, like: Tensor, axis: int) -> Tensor:

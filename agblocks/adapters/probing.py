@@ -4,25 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import AdapterError, NotIdentity, SiteNeverFired
+from .adapter import given
+from .errors import AdapterError, NotIdentity, SiteNeverFired, UnsupportedModule
+from .place import OVERWRITES
 
 if TYPE_CHECKING:
     from .bank import AdapterBank
 
 
+@dataclass
+class Call:
+    """What a module was called with first, what it gave, and whether it wrote over what it was called with."""
+
+    read: Any
+    version: int | None
+    out: Any = None
+    overwritten: bool = False
+
+
 class _Watcher:
-    """A hook that notes what a module gives."""
+    """Two hooks that note a module's last call; `seen` is in the order in which calls ended."""
 
-    def __init__(self, seen: dict[str, Any], path: str):
+    def __init__(self, seen: dict[str, Call], path: str):
         self.seen, self.path = seen, path
+        self.calls: list[Call] = []
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        self.seen[self.path] = out
+    def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        read = given(module, args, kwargs) if args or kwargs else None
+        self.calls.append(Call(read, _version(read)))
+
+    def after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        call = self.calls.pop()
+        call.out, call.overwritten = out, _version(call.read) != call.version
+        self.seen.pop(self.path, None)
+        self.seen[self.path] = call
+
+
+def _version(value: Any) -> int | None:
+    """How often a tensor was written to."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
 @contextmanager
@@ -51,13 +77,15 @@ def run(model: nn.Module, probe: Any) -> list[Tensor]:
         return list(_tensors(call(model, probe)))
 
 
-def watch(model: nn.Module, modules: Mapping[str, nn.Module], probe: Any) -> dict[str, Any]:
-    """What modules give during a probe, by name; those that are not called are missing."""
-    seen: dict[str, Any] = {}
+def watch(model: nn.Module, modules: Mapping[str, nn.Module], probe: Any) -> dict[str, Call]:
+    """Modules' last calls during a probe, by name, as they ended; those that are not called are missing."""
+    seen: dict[str, Call] = {}
     handles = []
     try:
         for path, module in modules.items():
-            handles.append(module.register_forward_hook(_Watcher(seen, path), with_kwargs=True))
+            watcher = _Watcher(seen, path)
+            handles.append(module.register_forward_pre_hook(watcher.before, with_kwargs=True))
+            handles.append(module.register_forward_hook(watcher.after, with_kwargs=True))
         run(model, probe)
     finally:
         for handle in handles:
@@ -76,6 +104,9 @@ def prove(bank: AdapterBank, name: str, probe: Any, before: list[Tensor]) -> Non
             f"{len(silent)} of {len(modules)} sites of {name!r} are never called by the probe: {owners}; their "
             "owner may read their weight itself, as nn.MultiheadAttention does, or the probe's outputs don't need them"
         )
+    for adapter in bank.adapters(name):
+        if getattr(adapter, "taps_input", False) and fired[adapter.path].overwritten:
+            raise UnsupportedModule(f"{adapter.kind.name!r} cannot sit on {adapter.path!r}: {OVERWRITES}")
     after = run(base, probe)
     if _finite(before) and not _finite(after):
         raise AdapterError(f"with {name!r} attached the probe's outputs are not finite")

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from agblocks._torchvision import mend
 from agblocks.adapters import Average, Stack, adapt
-from agblocks.adapters.errors import CompositionError, NotMergeable
+from agblocks.adapters.errors import CompositionError, NotMergeable, UnsupportedModule
 from agblocks.layers import LayerNorm, RMSBatchNorm, StandardizedConv1d
 from agblocks.testing.adapter_trial import move, outputs
 
@@ -412,3 +413,142 @@ def test_what_is_done_before_a_module_is_folded_from_the_module_outwards():
             assert torch.allclose(both[-1], F.linear(read, site.weight, site.bias), atol=1e-12)
         agrees(adapted, rows())
     assert not torch.allclose(*both)
+
+
+# What a probe shows
+
+
+class Residual(nn.Module):
+    """A block with its convolutions inside and whatever comes last."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x):
+        return x + self.parts(x)
+
+
+class Turn(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+BLOCKS = {
+    "image": (lambda: Residual(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()), (2, 8, 12, 12), 8, 1),
+    "track": (lambda: Residual(nn.Conv1d(8, 8, 1), nn.GELU()), (2, 8, 12), 8, 1),
+    "square": (lambda: Residual(nn.Conv1d(8, 12, 1), nn.Conv1d(12, 8, 1)), (2, 8, 8), 8, 1),
+    "rows": (lambda: Residual(nn.Linear(8, 8), nn.GELU(), nn.LayerNorm(8)), (2, 8, 12, 8), 8, -1),
+    "pooled": (lambda: nn.Sequential(nn.Conv1d(8, 16, 1), nn.MaxPool1d(2)), (2, 8, 32), 16, 1),
+    "patches": (lambda: nn.Sequential(nn.Conv2d(8, 16, 2, stride=2), nn.Flatten(2), Turn()), (2, 8, 12, 12), 16, -1),
+    "recurrent": (Recurrent, (2, 12, 8), 5, -1),
+}
+
+
+class Around(nn.Module):
+    """A block that nothing says anything about, then a mean of all."""
+
+    def __init__(self, block, before=None):
+        super().__init__()
+        self.before, self.block = nn.Identity() if before is None else before, block
+
+    def forward(self, x):
+        return self.block(self.before(x)).flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_probe_tells_channels_by_what_is_inside(name):
+    make, shape, width, axis = BLOCKS[name]
+    adapted = moved_with_probe(net(Around(make()))[0], "houlsby:glob=block,latent=2", x=rows(*shape))
+    assert (adapted.bank.site("block").widths[1], adapted.bank.site("block").axis) == (width, axis)
+    outputs(adapted, rows(*shape))
+
+
+def test_a_probe_tells_channels_by_what_came_before():
+    for first, axis in ((nn.Conv1d(8, 12, 1), 1), (nn.Linear(12, 12), -1)):
+        adapted = moved_with_probe(net(Around(nn.ReLU(), first))[0], "ia3:glob=block", x=rows(2, 8, 12))
+        assert (adapted.bank.site("block").widths, adapted.bank.site("block").axis) == ((12, 12), axis)
+
+
+def test_a_probe_that_leaves_channels_open_is_refused():
+    for block in (nn.ReLU(), nn.Sequential(nn.Conv1d(8, 6, 1), nn.Upsample(scale_factor=2), Turn(), Turn(), Fold())):
+        model = net(Around(block))[0]
+        with pytest.raises(UnsupportedModule, match=r"it gives \[2, .*which of that are its channels; aim at"):
+            adapt(model, ["houlsby:glob=block,latent=2"], probe=rows(2, 8, 12))
+
+
+def test_a_probe_that_passes_a_module_by_says_so():
+    model = net(Around(nn.ReLU()))[0]
+    model.spare = nn.ReLU()
+    with pytest.raises(UnsupportedModule, match="'spare'.* the probe, .* never calls it"):
+        adapt(model, ["houlsby:glob=spare,latent=2"], probe=rows(2, 8, 12))
+
+
+class Fold(nn.Module):
+    def forward(self, x):
+        return x.reshape(len(x), 3, -1)
+
+
+def test_a_probe_tells_what_a_module_reads():
+    block = nn.Sequential(nn.Conv1d(8, 16, 1), nn.ReLU())
+    adapted = moved_with_probe(net(Around(block))[0], "parallel:glob=block", x=rows(2, 8, 12))
+    assert adapted.bank.site("block").widths == (8, 16)
+
+
+def test_resnet_with_a_square_probe():
+    mend()
+    import timm
+
+    model = timm.create_model("resnet10t", num_classes=3).double().eval()
+    x = rows(1, 3, 96, 96)
+    adapted = adapt(model, ["houlsby:glob=layer1.0"], probe=x)
+    assert (adapted.bank.site("layer1.0").widths, adapted.bank.site("layer1.0").axis) == ((64, 64), 1)
+    outputs(adapted, rows(1, 3, 64, 64))
+
+
+# What a module overwrites
+
+
+def test_a_path_beside_a_module_that_overwrites_its_input_is_refused():
+    class Late(nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.map, self.act = nn.Linear(8, 8), nn.ReLU(inplace)
+
+        def forward(self, x):
+            return self.map(self.act(x))
+
+    first = nn.Sequential(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 8)))
+    with pytest.raises(UnsupportedModule, match="'block'.*it overwrites what it reads"):
+        adapt(net(Around(first, nn.Linear(8, 8)))[0], ["parallel:glob=block"], probe=rows())
+    model = net(Around(Late(True), nn.Linear(8, 8)))[0]
+    bare = outputs(model, rows())
+    with pytest.raises(UnsupportedModule, match="'block': it overwrites what it reads.*inplace=False"):
+        adapt(model, ["parallel:glob=block"], probe=rows())
+    assert torch.equal(outputs(model, rows()), bare) and not model.block._forward_hooks
+    moved_with_probe(net(Around(Late(False), nn.Linear(8, 8)))[0], "parallel:glob=block")
+    later = nn.Sequential(nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 8))
+    moved_with_probe(net(Around(later, nn.Linear(8, 8)))[0], "parallel:glob=block")
+
+
+# Dropout
+
+
+def test_dropout_at_embeddings_drops_what_is_added():
+    adapted = moved(net(nn.Embedding(10, 400)), "lora:glob=0,rank=2,dropout=0.25")
+    letters, bare = torch.arange(10), adapted.base[0].weight.detach()
+    full = outputs(adapted, letters) - bare
+    torch.manual_seed(0)
+    dropped = outputs(adapted.train(), letters) - bare
+    kept = dropped.abs() > 1e-12
+    assert 0.65 < kept.double().mean() < 0.85
+    assert torch.allclose(dropped[kept], full[kept] / 0.75)

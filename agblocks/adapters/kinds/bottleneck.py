@@ -49,8 +49,9 @@ class Parallel(Bottleneck):
     """`y' = y + s (U relu(D x + d) + u)`, x what the module reads: beside it rather than behind.
 
     Sites: modules that give as many positions as they read, of known widths; x is what a block reads, before its own
-    norm. Parameters: m in + m + out m + out, m = in // reduction (2). U = 0, so nothing changes at the start;
-    D U(+-1 / sqrt(in)). `scaling`: s, 4.0, or `learned` from 1.
+    norm. A module that overwrites x in place is refused where that comes first or a probe shows it; elsewhere the path
+    reads what x became. Parameters: m in + m + out m + out, m = in // reduction (2). U = 0, so nothing changes at the
+    start; D U(+-1 / sqrt(in)). `scaling`: s, 4.0, or `learned` from 1.
     Source: He et al. 2022. Use when: there is enough to fit a wide adapter.
     """
 
