@@ -21,6 +21,8 @@ from ..graph.adapter_kinds import lookup
 from .adapter_trial import Trial, gradients, move, outputs, trials
 from .contract import Broken
 
+STARTS = 1.0  # how far what is no identity may move outputs untrained, of their norm; prefixes and flanks need 0.8
+
 
 @dataclass(frozen=True)
 class AdapterContract:
@@ -88,7 +90,10 @@ def as_data(trial: Trial) -> None:
 
 
 def identity(trial: Trial) -> None:
-    """Where it claims to, it changes nothing at the start, to the bit, in evaluation and for its own probe."""
+    """At the start it changes nothing, to the bit, in evaluation and for its own probe, or says so and changes little.
+
+    What makes no such claim (`identity` is False) may move the outputs by `STARTS` of their norm with its defaults.
+    """
     adapted, x = trial.adapted(), trial.place.input()
     with adapted.bank.disabled():
         bare = outputs(adapted, x)
@@ -97,6 +102,8 @@ def identity(trial: Trial) -> None:
     if all(adapter.identity for adapter in adapted.bank.adapters("default")):
         _demand(torch.equal(bare, made), "it claims to change nothing at the start")
         trial.adapted(probe=x)
+    elif not trial.args:  # a large `std` may be asked for
+        _near(bare, made, STARTS, "outputs with and without it at the start")
 
 
 def moves(trial: Trial) -> None:
@@ -105,6 +112,19 @@ def moves(trial: Trial) -> None:
     with adapted.bank.disabled():
         bare = outputs(adapted, x)
     _demand(not torch.allclose(bare, outputs(adapted, x), rtol=1e-6), "moved parameters change nothing")
+
+
+def inactive(trial: Trial) -> None:
+    """While another adapter acts, none of its parameters wants a gradient or gets one: DDP would wait for them."""
+    adapted, x = trial.adapted().add("other", [trial.spec]), trial.place.input()
+    own = {n: p for n, p in adapted.named_parameters() if any(part.startswith("default:") for part in n.split("."))}
+    move(adapted)
+    for active, wants in (("other", False), ("default", True)):
+        adapted.bank.activate(active)
+        wrong = [name for name, parameter in own.items() if parameter.requires_grad != wants]
+        _demand(not wrong, f"with {active!r} active {wrong} {'want no' if wants else 'want'} gradients")
+        found = own.keys() & gradients(adapted, x).keys()
+        _demand(bool(found) == wants, f"with {active!r} active gradients reach {sorted(found)}")
 
 
 def base_kept(trial: Trial) -> None:
@@ -393,7 +413,8 @@ def exported(trial: Trial) -> None:
 ADAPTER_CONTRACTS: tuple[AdapterContract, ...] = (
     AdapterContract("says", "its docstring says sites, parameters, source, when to use it", says, few=True),
     AdapterContract("data", "its spec survives JSON and text", as_data),
-    AdapterContract("identity", "what claims to change nothing at the start does not, to the bit", identity),
+    AdapterContract("identity", "at the start it changes nothing, to the bit, or little, and says so", identity),
+    AdapterContract("inactive", "while another acts it wants no gradients, what its sites share neither", inactive),
     AdapterContract("moves", "trained, it changes the model", moves),
     AdapterContract("base", "the base is as it was, attached and detached", base_kept),
     AdapterContract("trains", "gradients reach all of it and nothing else", trains),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -94,34 +93,18 @@ def _drawn(kind: Kind) -> Iterator[dict[str, Any]]:
     yield from made[1 :: max(1, len(made) // DRAWN)][:DRAWN]
 
 
+_fitting: dict[str, bool] = {}  # by trial as it prints: each is tried once, for all contracts
+
+
 def _fits(trial: Trial) -> bool:
-    return _fitting(trial.kind, trial.bench, repr(sorted(trial.args.items())), trial)
-
-
-class _Same:
-    """A value that takes no part in a cache's key."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-def _fitting(kind: str, bench: str, args: str, trial: Trial) -> bool:
-    return _fitting_once(kind, bench, args, _Same(trial))
-
-
-@cache
-def _fitting_once(kind: str, bench: str, args: str, trial: _Same) -> bool:
-    try:
-        trial.value.adapted()
-    except (AdapterError, AgblocksError):
-        return False
-    return True
+    key = repr(trial)
+    if key not in _fitting:
+        try:
+            trial.adapted()
+            _fitting[key] = True
+        except (AdapterError, AgblocksError):
+            _fitting[key] = False
+    return _fitting[key]
 
 
 def outputs(model: Any, x: Tensor) -> Tensor:

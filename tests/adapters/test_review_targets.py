@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 
 from agblocks import AdapterSpec
-from agblocks.adapters import Adapter, Average, BatchSplit, Split, Stack
+from agblocks.adapters import Adapter, Average, BatchSplit, Parallel, Split, Stack, adapt
 from agblocks.adapters.composition import names_in
 from agblocks.adapters.errors import AdapterError, CompositionError, NoTargetMatch
+from agblocks.adapters.flags import set_flags
 from agblocks.adapters.targets import select
 from agblocks.errors import AgblocksError
 from agblocks.graph import adapter_kinds
 from agblocks.graph.adapter_kinds import adapter
 from agblocks.graph.adapter_spec import as_spec
+from agblocks.testing import Broken
+from agblocks.testing.adapter_contracts import check_adapter
+from agblocks.testing.adapter_trial import Trial, move, trials
 
 
 class Named(nn.Module):
@@ -253,3 +257,125 @@ def test_names_in_what_is_active():
     assert (
         names_in(None) == () and names_in("a") == ("a",) and names_in(Stack("a", Average("b", "c"))) == ("a", "b", "c")
     )
+
+
+# Contracts, and the bugs that they are there for
+
+
+@pytest.mark.parametrize("kind", ["compacter", "flank", "prefix", "lora"])
+def test_the_inactive_want_no_gradients(kind):
+    check_adapter(kind, "inactive")
+
+
+def test_shared_modules_that_are_never_frozen_break_a_contract(monkeypatch):
+    def forgetful(bank):
+        set_flags(bank)
+        for module in bank.shared.values():
+            module.requires_grad_(True)
+
+    trial = Trial("compacter", "linear")
+    trial.check("inactive")
+    monkeypatch.setattr("agblocks.adapters.bank.set_flags", forgetful)
+    with pytest.raises(Broken, match=r"with 'other' active .*shared.default:0.A"):
+        trial.check("inactive")
+    Trial("lora", "linear").check("inactive")  # which shares nothing
+
+
+def test_gradients_that_come_in_spite_of_the_flag_break_a_contract(monkeypatch):
+    monkeypatch.setattr("agblocks.adapters.bank.set_flags", lambda bank: bank.requires_grad_(True))
+    with pytest.raises(Broken, match="want no gradients|want gradients"):
+        Trial("lora", "linear").check("inactive")
+
+
+@pytest.mark.parametrize("scale", [0.3, 5.0, float("inf")])
+def test_a_kind_that_claims_nothing_is_held_to_a_bound(scale):
+    @adapter("loud")
+    class Loud(Adapter):
+        """No identity."""
+
+        identity = False
+
+        def __init__(self, place):
+            super().__init__(place)
+            self.scale = self.parameter(1)
+
+        def reset_parameters(self, generator):
+            nn.init.constant_(self.scale, 1 + scale)
+
+        def after(self, module, args, kwargs, out):
+            return out * self.scale.to(out.dtype)
+
+    try:
+        if scale < 1:
+            Trial("loud", "linear").check("identity")
+        else:
+            with pytest.raises(Broken, match="at the start"):
+                Trial("loud", "linear").check("identity")
+    finally:
+        del adapter_kinds._kinds["loud"]
+
+
+def test_where_a_kind_fits_is_tried_once(monkeypatch):
+    kind = adapter_kinds.lookup("lora")
+    first = trials(kind)
+    monkeypatch.setattr(Trial, "adapted", None)
+    assert trials(kind) == first
+
+
+# What a batch passes through
+
+
+class Keyword(nn.Module):
+    """A model that is called by keywords."""
+
+    def __init__(self):
+        super().__init__()
+        self.map, self.norm, self.drop = nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)
+
+    def forward(self, x, *, scale, power=1, switch=None):
+        assert switch is None or switch.dim() == 0
+        return self.drop(self.norm(self.map(x))) * scale[:, None] ** power
+
+
+def test_parallel_repeats_keyword_arguments():
+    torch.manual_seed(0)
+    model, x, scale = Keyword().double().eval(), torch.randn(4, 3).double(), torch.arange(1.0, 5.0).double()
+    adapted = adapt(model, ["lora:type=Linear,rank=1"], name="a").add("b", ["ia3:type=Linear"])
+    move(adapted)
+    wanted = []
+    for name in ("a", "b"):
+        with adapted.bank.using(name), torch.no_grad():
+            wanted.append(adapted(x, scale=scale, power=2))
+    switch = torch.tensor(True)  # of no batch
+    with adapted.bank.using(Parallel("a", "b")), torch.no_grad():
+        for made in (adapted(x, scale=scale, power=2, switch=switch), adapted(x=x, scale=scale, power=2)):
+            torch.testing.assert_close(made, torch.cat(wanted))
+    assert not torch.allclose(*wanted)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norms", ["track", "frozen"])
+def test_a_probe_leaves_every_mode_as_it_was(training, norms):
+    model = nn.Sequential(Keyword(), nn.Dropout(0.1)).train(training)
+    model[1].train(not training)
+    model[0].drop.train(not training)
+    probed = model[0]
+    modes = {name: module.training for name, module in model.named_modules()}
+    probe = {"x": torch.randn(4, 3), "scale": torch.ones(4)}
+    adapted = adapt(probed, ["lora:type=Linear,rank=1"], probe=probe, norms=norms)
+    resting = {"0.norm"} if norms == "frozen" else set()
+    found = {name: module.training for name, module in model.named_modules()}
+    assert {name: mode for name, mode in found.items() if name not in resting} == {
+        name: mode for name, mode in modes.items() if name not in resting
+    }
+    adapted.detach()
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def test_a_probe_that_fails_leaves_every_mode_as_it_was():
+    model = Keyword()
+    model.drop.eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(TypeError):
+        adapt(model, ["lora:type=Linear,rank=1"], probe=torch.randn(4, 3))
+    assert [module.training for module in model.modules()] == modes
