@@ -73,9 +73,15 @@ def count(
 
     resolved = resolve(recipe, *(override or ()))
     wanted = adapters_of(specs) or resolved.adapters
-    if not wanted:
-        raise AgblocksError(f"{recipe} has no adapters of its own; name some, like lora:role=attn.q,rank=8")
     model = build(resolved, device="meta")
+    if not wanted:
+        roles = sorted({role for module in model.modules() if (role := module.__dict__.get("role"))})
+        example = (
+            f"name some, as in `agblocks adapters count {recipe} bitfit:role={roles[0]}`" if roles else "name some"
+        )
+        raise AgblocksError(
+            f"{recipe} has no adapters of its own; {example}; roles that it has: {', '.join(roles) or 'none'}"
+        )
     for line in counted(plan(model, wanted), sum(p.numel() for p in model.parameters()), sites):
         print(line)
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,6 +192,21 @@ def test_a_base_that_is_a_file(tmp_path, monkeypatch):
     text = said("adapters", "convert", "mode=lora", "lora_rank=2", "--recipe", "base.yaml", "--yaml").output
     (tmp_path / "mine.yaml").write_text(text)
     assert [str(spec) for spec in resolve("mine.yaml").adapters] == ["lora:role=attn.q+attn.v,rank=2"]
+
+
+@pytest.mark.parametrize("recipe", ["mpra_small", "alphagenome_small", "tiny"])
+def test_a_recipes_roles_are_told(recipe):
+    with pytest.raises(AgblocksError, match="name some, as in `agblocks (.*)`; roles that it has: (.*)$") as caught:
+        said("adapters", "count", recipe)
+    command, roles = re.search("`agblocks (.*)`; roles that it has: (.*)$", str(caught.value)).groups()
+    assert "conv.main" in roles and ("attn.q" in roles) == (recipe == "alphagenome_small")
+    assert "1 site" in said(*command.split()).output
+
+
+def test_the_conversion_that_the_guide_shows():
+    guide = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
+    ((command, shown),) = re.findall(r"```\n\$ agblocks (adapters convert .*?)\n(.*?)\n```", guide, re.DOTALL)
+    assert said(*shlex.split(command)).output.startswith(f"{shown}\n")
 
 
 # Runs.
