@@ -76,12 +76,9 @@ def count(
     model = build(resolved, device="meta")
     if not wanted:
         roles = sorted({role for module in model.modules() if (role := module.__dict__.get("role"))})
-        example = (
-            f"name some, as in `agblocks adapters count {recipe} bitfit:role={roles[0]}`" if roles else "name some"
-        )
-        raise AgblocksError(
-            f"{recipe} has no adapters of its own; {example}; roles that it has: {', '.join(roles) or 'none'}"
-        )
+        example = f", as in `agblocks adapters count {recipe} bitfit:role={roles[0]}`" if roles else ""
+        has = f"{recipe} has no adapters of its own; name some{example}"
+        raise AgblocksError(f"{has}; roles that it has: {', '.join(roles) or 'none'}")
     for line in counted(plan(model, wanted), sum(p.numel() for p in model.parameters()), sites):
         print(line)
 
