@@ -21,10 +21,9 @@ def select(model: nn.Module, target: Mapping[str, Any], owner: str = "") -> dict
     """The modules that fit a target, by name, in the model's order; a module with two names comes under the first.
 
     `target` has the fields of `AdapterSpec`. Raises `NoTargetMatch`, naming what is near, for each pattern that adds
-    nothing, `TargetCountMismatch`, and `AdapterError` for what is no module, or one that has no shapes yet.
+    nothing, `TargetCountMismatch`, and what `refuse_unready` does.
     """
-    if not isinstance(model, nn.Module):
-        raise AdapterError(f"adapters sit on an nn.Module, not on {shown(model)}")
+    refuse_unready(model)
     model = getattr(model, "_orig_mod", model)
     names: dict[int, str] = {}
     modules: dict[str, nn.Module] = {}
@@ -64,12 +63,20 @@ def select(model: nn.Module, target: Mapping[str, Any], owner: str = "") -> dict
     if expect is not None and len(found) != expect:
         listed = ", ".join([*found][:6]) + (", ..." if len(found) > 6 else "")
         raise TargetCountMismatch(f"{said}matches {len(found)} modules, expected {expect}: {listed}")
-    for path, module in found.items():
-        if any(is_lazy(parameter) for parameter in module.parameters()):
-            raise AdapterError(
-                f"{said}{path!r}, a {type(module).__name__}, has no shapes yet: call the model once, then adapt it"
-            )
     return found
+
+
+def refuse_unready(model: Any) -> None:
+    """Raise `AdapterError` for what is no module, or has lazy parts, which can neither be frozen nor measured."""
+    if not isinstance(model, nn.Module):
+        raise AdapterError(f"adapters sit on an nn.Module, not on {shown(model)}")
+    for path, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            owner = path.rpartition(".")[0]
+            raise AdapterError(
+                f"{owner!r}, a {type(model.get_submodule(owner)).__name__}, has no shapes yet: call the model once with "
+                "a batch, then adapt it"
+            )
 
 
 def _fitting(

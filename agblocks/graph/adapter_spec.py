@@ -27,8 +27,9 @@ class AdapterSpec:
     role: of agblocks' blocks, `attn.q`, `conv.main`, ...; the same in every architecture.
     glob: over a module's whole dotted name, `tower.layer*.attention.q`: `*` stands within one part, `**` for any parts.
     regex: must match the whole name. type: the class's name or that of one it derives from, like `Linear`.
-    layers, stages: by the number in the name (`layer3`, `blocks.3`; `stage4`): a list, or a slice `"-4:"`; as in Python
-        its end is left out, and negative numbers count from the last.
+    layers, stages: by the number in the name (`layer3`, `blocks.3`; `stage4`, `stages.4`): a list, or a slice `"-4:"`;
+        as in Python its end is left out, and negative numbers count from the last. A module's own number (`fc2`,
+        `conv1.0`) is a layer only where nothing else is.
     exclude: globs of what is left out. expect: how many modules it should be.
     Without any, the kind's own aim. Everything else are the kind's arguments, its defaults filled in.
     Errors: `RecipeError` with all that is wrong, and what would fit.
