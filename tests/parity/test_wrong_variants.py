@@ -156,6 +156,6 @@ def test_the_table_of_wrong_variants_is_whole():
     files = [Path(__file__), here / "test_enformer_borzoi_wrong_variants.py", here / "test_mpra_nets.py"]
     found = {test for file in files for test in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
              if "wrong_variants" in file.name or "wrong" in test}  # fmt: skip
-    page = (peers.ROOT / "docs" / "testing.md").read_text()
+    page = (peers.ROOT / "docs" / "testing.md").read_text().partition("## Testing your own adapters")[0]
     named = set(re.findall(r"`(test_\w+)` \|", page))
     assert named == found - {"test_the_table_of_wrong_variants_is_whole"}
