@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from .nf4 import Packed, unpack, unpack_rows
+from .nf4 import NF4Error, Packed, unpack, unpack_rows
 
 _LIBRARY = torch.library.Library("agblocks", "FRAGMENT")
 # What stands for a weight in operations: four tensors, shape, block, and the types it is rounded to, in turn.
@@ -94,11 +95,40 @@ _conv_back_op = _define_map("nf4_conv_back", f"SymInt[] inputs, {_GEOMETRY}", _c
 class _Map(torch.autograd.Function):
     """A map that is linear in x; kept for the way back are the packed weights, and x is not."""
 
+    folds = False  # whether a batch has one axis, so that the one that vmap maps over is to go into it
+    channels = -1  # their axis, behind that one
+
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, _, *rest = inputs
+        x, other, *rest = inputs
         ctx.save_for_backward(*rest[:4])
+        ctx.save_for_forward(*rest[:4])
         ctx.rest, ctx.shape = tuple(rest[4:]), tuple(x.shape)
+        ctx.other = None if isinstance(other, Tensor) else other
+
+    @classmethod
+    def jvp(cls, ctx: Any, x: Tensor, bias: Tensor | None, *_: Any) -> Any:
+        return cls.apply(x, ctx.other if bias is None else bias, *ctx.saved_tensors, *ctx.rest)
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: Any, x: Tensor, other: Any, *rest: Any) -> Any:
+        if any(isinstance(axis, int) for axis in tree_leaves(in_dims[2:])):
+            raise NF4Error("torch.func.vmap takes one packed weight, not a stack of them")
+        bias = None
+        if in_dims[1] is not None and isinstance(other, Tensor):
+            bias, other = other.movedim(in_dims[1], 0), None
+        x = x.expand(info.batch_size, *x.shape) if in_dims[0] is None else x.movedim(in_dims[0], 0)
+        if cls.folds:
+            if other is not None and not isinstance(other, Tensor):  # the shape that a batch had
+                other = (len(x) * other[0], *other[1:])
+            made = cls.apply(x.flatten(0, 1), other, *rest).unflatten(0, x.shape[:2])
+        else:
+            made = cls.apply(x, other, *rest)
+        if bias is not None:
+            wide = [1] * made.dim()
+            wide[0], wide[cls.channels] = bias.shape
+            made = made + bias.view(wide)
+        return made, 0
 
 
 class Linear(_Map):
@@ -112,7 +142,8 @@ class Linear(_Map):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight = (*ctx.saved_tensors, *ctx.rest)
-        back = LinearBack.apply(grad, None, *weight) if _again(grad) else _linear_back_op(grad, *weight)
+        compiled = torch.compiler.is_compiling()  # where nobody differentiates gradients
+        back = _linear_back_op(grad, *weight) if compiled else LinearBack.apply(grad, None, *weight)
         bias = grad.flatten(0, -2).sum(0) if grad.dim() > 1 else grad
         return back, bias if ctx.needs_input_grad[1] else None, *(None,) * _PARTS
 
@@ -134,6 +165,8 @@ class LinearBack(_Map):
 class Conv(_Map):
     """`F.convNd(x, weight, bias, stride, padding, dilation, groups)` of a batch."""
 
+    folds, channels = True, 2
+
     @staticmethod
     def forward(x: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         made: Tensor = _conv_op(x, *rest[:_PARTS], bias, *rest[_PARTS:])
@@ -142,16 +175,18 @@ class Conv(_Map):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         rest = (*ctx.saved_tensors, *ctx.rest)
-        if _again(grad):
-            back = ConvBack.apply(grad, ctx.shape, *rest)
-        else:
+        if torch.compiler.is_compiling():
             back = _conv_back_op(grad, *rest[:_PARTS], ctx.shape, *rest[_PARTS:])
+        else:
+            back = ConvBack.apply(grad, ctx.shape, *rest)
         bias = grad.transpose(0, 1).flatten(1).sum(1) if ctx.needs_input_grad[1] else None
         return back, bias, *(None,) * len(rest)
 
 
 class ConvBack(_Map):
     """Its gradient in x, which differentiates again."""
+
+    folds, channels = True, 2
 
     @staticmethod
     def forward(grad: Tensor, shape: Sequence[int], *rest: Any) -> Tensor:
@@ -162,8 +197,3 @@ class ConvBack(_Map):
     def backward(ctx: Any, grad: Tensor) -> Any:
         rest = (*ctx.saved_tensors, *ctx.rest)
         return Conv.apply(grad, None, *rest), None, *(None,) * len(rest)
-
-
-def _again(grad: Tensor) -> bool:
-    """Whether someone wants to differentiate a gradient."""
-    return torch.is_grad_enabled() and grad.requires_grad and not torch.compiler.is_compiling()

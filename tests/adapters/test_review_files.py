@@ -1,5 +1,6 @@
 """Files, folders of peft and packed weights, as a reviewer broke them: each refused whole, or put right."""
 
+import copy
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, safe_open, save_file
-from torch import nn
+from torch import func, nn
 
 from agblocks.adapters import Average, adapt, export_peft, import_peft, load_adapter, quantize
 from agblocks.adapters.errors import AdapterFileError, BaseMismatch
@@ -386,3 +387,45 @@ def test_packed_weights_cannot_be_opened():
     with pytest.raises(NF4Error, match="frozen"):
         adapt(base, ["lora:glob=0,rank=2"], train=["1"])
     assert flags(base) == before and not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())
+
+
+TRANSFORMS = {
+    "vmap": lambda f, x: func.vmap(f)(x),
+    "vmap of the last axis": lambda f, x: func.vmap(f, in_dims=2, out_dims=1)(x.movedim(0, 2)),
+    "vmap of vmap": lambda f, x: func.vmap(func.vmap(f))(x[None]),
+    "vmap of grad": lambda f, x: func.vmap(func.grad(lambda z: f(z).tanh().sum()))(x),
+    "jvp": lambda f, x: func.jvp(f, (x[0],), (x[1],))[1],
+    "jvp of grad": lambda f, x: func.jvp(func.grad(lambda z: f(z).tanh().sum()), (x[0],), (x[1],))[1],
+    "jacrev": lambda f, x: func.jacrev(f)(x[0]),
+    "jacfwd": lambda f, x: func.jacfwd(f)(x[0]),
+    **{
+        f"{outer.__name__} of {inner.__name__}": lambda f, x, o=outer, i=inner: o(i(lambda z: f(z).tanh().sum()))(x[0])
+        for outer in (func.jacfwd, func.jacrev)
+        for inner in (func.jacfwd, func.jacrev)
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "error:.*batching rule")
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(("make", "shape"), [
+    (lambda: nn.Linear(6, 5), (3, 2, 6)),
+    (lambda: nn.Conv1d(4, 6, 3, padding=1, groups=2), (3, 2, 4, 5)),
+    (lambda: nn.Conv1d(4, 6, 3, bias=False), (3, 4, 5)),
+])  # fmt: skip
+def test_transforms_of_packed_maps_are_those_of_the_restored_ones(make, shape, name):
+    torch.manual_seed(0)
+    dense = make().double()
+    packed = copy.deepcopy(dense)
+    packed.weight = nn.Parameter(NF4Tensor.of(dense.weight), requires_grad=False)
+    dense.weight = nn.Parameter(packed.weight.dequantize())
+    x = torch.randn(shape, dtype=torch.float64)
+    wanted = TRANSFORMS[name](dense, x)
+    assert wanted.abs().max() > 0
+    torch.testing.assert_close(TRANSFORMS[name](packed, x), wanted)
+    if dense.bias is not None:
+        some = torch.randn(4, *dense.bias.shape, dtype=torch.float64)
+        ours, theirs = (
+            func.vmap(lambda b, m=m: func.functional_call(m, {"bias": b}, (x[0],)))(some) for m in (packed, dense)
+        )
+        torch.testing.assert_close(ours, theirs)
