@@ -72,8 +72,8 @@ def export_peft(adapted: Adapted, folder: str | Path, name: str = "default") -> 
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AdapterFileError(f"{to}: cannot be made: {error.strerror or error}") from None
-    write_whole(to / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    write_whole(to / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    write_whole((to / WEIGHTS, save(tensors, metadata={"format": "pt"})), (to / CONFIG, text.encode()))
     return to
 
 

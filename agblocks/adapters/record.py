@@ -105,23 +105,32 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], content: Mapping[str,
     if len(text) > LARGEST:
         raise AdapterFileError(f"{file}: its description takes {len(text):,} characters, {LARGEST:,} are read")
     octets = save(dict(tensors), metadata={FORMAT: text})  # one entry: several would come in any order
-    write_whole(file, octets)
+    write_whole((file, octets))
     return file
 
 
-def write_whole(file: Path, octets: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, rename it."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+def write_whole(*files: tuple[Path, bytes]) -> None:
+    """Write files beside their places, flush them to the disk, and only then rename them.
+
+    Of several, the last tells what the others mean: its old version goes first, so that none is read with others' data.
+    """
+    beside = [file.with_name(f".{file.name}.{os.getpid()}.part") for file, _ in files]
+    file = files[0][0]
     try:
-        with open(beside, "wb") as handle:
-            handle.write(octets)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, file)
+        for part, (file, octets) in zip(beside, files, strict=True):  # noqa: B007
+            with open(part, "wb") as handle:
+                handle.write(octets)
+                handle.flush()
+                os.fsync(handle.fileno())
+        if len(files) > 1:
+            file.unlink(missing_ok=True)
+        for part, (file, _) in zip(beside, files, strict=True):
+            os.replace(part, file)
     except OSError as error:
         raise AdapterFileError(f"{file}: cannot be written: {error.strerror or error}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        for part in beside:
+            part.unlink(missing_ok=True)
 
 
 class Reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import near
 from .errors import BaseMismatch
 from .fingerprint import digest, edges, is_quantised, kept, structure, told, touched
-from .record import ModuleRecord, RecipeRecord, Record
+from .record import ModuleRecord, Record
 
 if TYPE_CHECKING:
     from .bank import AdapterBank, Named
@@ -158,6 +158,3 @@ def _recorded_types(record: Record, names: Iterable[str]) -> list[str]:
 def _listed(names: Collection[str], joint: str = ", ", plain: bool = False) -> str:
     shown = [name if plain else repr(name) for name in names][:MOST]
     return joint.join(shown) + (f"{joint}..." if len(names) > MOST else "")
-
-
-__all__ = ["Allowed", "Mapping", "RecipeRecord", "describe", "fingerprint", "refuse_other_base"]

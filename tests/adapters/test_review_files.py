@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -250,6 +251,41 @@ def test_modules_are_names(tmp_path, said, message):
     configured(folder, **said)
     with pytest.raises(AdapterFileError, match=message):
         import_peft(net(), folder)
+
+
+@pytest.mark.parametrize("call", range(1, 5))  # fsync of the two files, then their renaming
+def test_a_folder_is_never_half_of_each(tmp_path, monkeypatch, call):
+    """Weights of one adapter with the config of another would load, and compute something else."""
+    old, new = adapted(), adapted()
+    new.bank.weigh("default", 3.0)  # another alpha
+    export_peft(old, tmp_path)
+    (tmp_path / "README.md").write_text("kept")
+    before, calls = {p.name: p.read_bytes() for p in tmp_path.iterdir()}, []
+
+    def counted(what):
+        def run(*args):
+            calls.append(what)
+            if len(calls) == call:
+                raise OSError("the disk is full")
+            return what(*args)
+
+        return run
+
+    with monkeypatch.context() as patched:
+        for name in ("fsync", "replace"):
+            patched.setattr(os, name, counted(getattr(os, name)))
+        with pytest.raises(AdapterFileError, match="the disk is full"):
+            export_peft(new, tmp_path)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert after["README.md"] == b"kept" and not any(name.endswith(".part") for name in after)
+    if call < 3:
+        assert after == before
+    else:
+        with pytest.raises(AdapterFileError, match=r"adapter_config\.json: cannot be read"):
+            import_peft(net(), tmp_path)
+    export_peft(new, tmp_path)
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(import_peft(net(), tmp_path)(x), new(x))
 
 
 # Packed weights
