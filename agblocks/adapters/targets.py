@@ -73,10 +73,8 @@ def refuse_unready(model: Any) -> None:
     for path, parameter in model.named_parameters():
         if is_lazy(parameter):
             owner = path.rpartition(".")[0]
-            raise AdapterError(
-                f"{owner!r}, a {type(model.get_submodule(owner)).__name__}, has no shapes yet: call the model once with "
-                "a batch, then adapt it"
-            )
+            kind = type(model.get_submodule(owner)).__name__
+            raise AdapterError(f"{owner!r}, a {kind}, has no shapes yet: call the model once, then adapt it")
 
 
 def _fitting(
