@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from .adapter import main
 from .place import Place, place_of
 from .probing import Call, watch
 
+Shape = Sequence[int]
 LAST = (nn.RNNBase, nn.MultiheadAttention)  # channels last, in weights of their own
 
 
@@ -24,54 +24,66 @@ def places(base: nn.Module, modules: Mapping[str, nn.Module], probe: Any = None)
     if probe is not None and unknown:
         seen = watch(base, dict(base.named_modules()), probe)
         for path in unknown:
-            out = _tensor(seen[path].out) if path in seen else None
-            if path not in seen:
-                found[path] = replace(found[path], unclear="the probe, which was to show its channels, never calls it")
-            elif out is not None and out.dim() >= 2:
-                found[path] = _shown(base, found[path], out, seen)
+            found[path] = _shown(base, found[path], seen)
     return found
 
 
-def _shown(base: nn.Module, place: Place, out: Tensor, seen: Mapping[str, Call]) -> Place:
+def _shown(base: nn.Module, place: Place, seen: Mapping[str, Call]) -> Place:
     """A place with the channels of what it was seen to give."""
-    axis = _axis(base, place, out, seen)
+    if place.path not in seen:
+        return replace(place, unclear="the probe, which was to show its channels, never calls it")
+    gave, read = seen[place.path].gave, seen[place.path].read
+    if gave is None or len(gave) < 2:
+        return place
+    axis = _axis(base, place, gave, seen)
     if axis is None:
         return replace(
             place,
-            unclear=f"it gives {list(out.shape)}, and nothing in it or before it says which of that are its channels; "
-            "aim at a linear map, a convolution or a norm in it",
+            unclear=f"it gives {list(gave)}, and nothing in it, before it or behind it says which of that are its "
+            "channels; aim at a linear map, a convolution or a norm",
         )
-    read, width = seen[place.path].read, out.shape[axis]
-    alike = isinstance(read, Tensor) and read.dim() == out.dim()
-    return replace(place, outputs=width, inputs=place.inputs or (read.shape[axis] if alike else width), axis=axis)
+    inputs = read[axis] if read is not None and len(read) == len(gave) else gave[axis]
+    return replace(place, outputs=gave[axis], inputs=place.inputs or inputs, axis=axis)
 
 
-def _axis(base: nn.Module, place: Place, out: Tensor, seen: Mapping[str, Call]) -> int | None:
-    """Where the channels stand in what a module gave: as in what the last one inside that knows gave, or one before."""
-    if out.dim() == 2 or isinstance(place.module, LAST):
+def _axis(base: nn.Module, place: Place, gave: Shape, seen: Mapping[str, Call]) -> int | None:
+    """Where the channels stand in what a module gave.
+
+    As what reads that very tensor says; or else the last inside that knows its own; or the last before of that shape.
+    """
+    if len(gave) == 2 or isinstance(place.module, LAST):
         return -1
+    readers = {_from_end(axis, gave) for path, call in seen.items() if place.path in call.sources
+               for axis in [_says(base, path, call.read, "inputs")] if axis is not None}  # fmt: skip
+    if len(readers) == 1:
+        return readers.pop()
     earlier = [*seen][: [*seen].index(place.path)][::-1]
-    inside = [path for path in earlier if path.startswith(f"{place.path}.") or not place.path]
-    told = [each for path in inside if (each := _told(base, path, seen))]
-    for given, axis in told:
-        if given.dim() == out.dim() and given.shape[axis] == out.shape[axis]:
+    told = [(path, shape, axis) for path in earlier
+            if (shape := seen[path].gave) and (axis := _says(base, path, shape, "outputs")) is not None]  # fmt: skip
+    inside = [(shape, axis) for path, shape, axis in told if path.startswith(f"{place.path}.") or not place.path]
+    for shape, axis in inside:
+        if len(shape) == len(gave) and shape[axis] == gave[axis]:
             return axis
-    if told:  # turned or flattened behind that: then one axis alone has as many
-        given, axis = told[0]
-        alike = [d for d in range(1, out.dim()) if out.shape[d] == given.shape[axis]]
-        return None if len(alike) != 1 else -1 if alike[0] == out.dim() - 1 else alike[0]
-    before = [each for path in earlier if (each := _told(base, path, seen))]
-    return next((axis for given, axis in before if given.shape == out.shape), None)
+    if inside:  # turned or flattened behind that: then one axis alone has as many
+        shape, axis = inside[0]
+        alike = [d for d in range(1, len(gave)) if gave[d] == shape[axis]]
+        return _from_end(alike[0], gave) if len(alike) == 1 else None
+    return next((axis for _, shape, axis in told if shape == gave), None)
 
 
-def _told(base: nn.Module, path: str, seen: Mapping[str, Call]) -> tuple[Tensor, int] | None:
-    """What a module gave and where its channels stand in it, if it says that itself."""
-    module, given = base.get_submodule(path), _tensor(seen[path].out)
+def _says(base: nn.Module, path: str, shape: Shape | None, width: str) -> int | None:
+    """Where a module says that the channels stand in what it was seen to read or give, if it says so and it fits."""
+    module = base.get_submodule(path)
     place = place_of(path, module)
-    axis = -1 if isinstance(module, LAST) else place.axis
-    if given is None or not -given.dim() <= axis < given.dim():
-        return None
-    return (given, axis) if isinstance(module, LAST) or given.shape[axis] == place.outputs else None
+    if isinstance(module, LAST):
+        return -1
+    fits = shape is not None and -len(shape) <= place.axis < len(shape) and shape[place.axis] == getattr(place, width)
+    return place.axis if fits else None
+
+
+def _from_end(axis: int, shape: Shape) -> int:
+    """The last axis as -1, others as they are counted from the front."""
+    return -1 if axis % len(shape) == len(shape) - 1 else axis % len(shape)
 
 
 def _of_node(base: nn.Module, place: Place) -> Place:
@@ -87,10 +99,3 @@ def _of_node(base: nn.Module, place: Place) -> Place:
         return place
     inputs = reads[1] if len(reads) == 3 and isinstance(reads[1], int) else None
     return replace(place, inputs=inputs, outputs=gives[1], axis=1)
-
-
-def _tensor(value: Any) -> Tensor | None:
-    try:
-        return main(value)
-    except (TypeError, IndexError, KeyError, StopIteration, RecursionError):
-        return None

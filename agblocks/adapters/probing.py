@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .adapter import given
+from .adapter import given, main
 from .errors import AdapterError, NotIdentity, SiteNeverFired, UnsupportedModule
 from .place import OVERWRITES
 
@@ -20,35 +21,53 @@ if TYPE_CHECKING:
 
 @dataclass
 class Call:
-    """What a module was called with first, what it gave, and whether it wrote over what it was called with."""
+    """Shapes of what a module was called with first and of what it gave, None where that is no tensor."""
 
-    read: Any
-    version: int | None
-    out: Any = None
-    overwritten: bool = False
+    read: torch.Size | None
+    sources: tuple[str, ...]  # modules that gave what it read, that very tensor
+    gave: torch.Size | None = None
+    overwritten: bool = False  # what it read, by itself
 
 
 class _Watcher:
-    """Two hooks that note a module's last call; `seen` is in the order in which calls ended."""
+    """Two hooks that note a module's last call; `seen` is in the order in which calls ended. No tensor is kept."""
 
-    def __init__(self, seen: dict[str, Call], path: str):
-        self.seen, self.path = seen, path
-        self.calls: list[Call] = []
+    def __init__(self, seen: dict[str, Call], made: dict[int, tuple[Any, list[str]]], path: str):
+        self.seen, self.made, self.path = seen, made, path
+        self.calls: list[tuple[Call, int | None]] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        read = given(module, args, kwargs) if args or kwargs else None
-        self.calls.append(Call(read, _version(read)))
+        read = _main(given(module, args, kwargs)) if args or kwargs else None
+        self.calls.append((Call(_shape(read), tuple(self._makers(read))), _version(read)))
 
     def after(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        call = self.calls.pop()
-        call.out, call.overwritten = out, _version(call.read) != call.version
+        (call, version), gave = self.calls.pop(), _main(out)
+        read = _main(given(module, args, kwargs)) if args or kwargs else None
+        call.gave, call.overwritten = _shape(gave), _version(read) != version
+        if gave is not None:
+            self.made[id(gave)] = (weakref.ref(gave), [*self._makers(gave), self.path])
         self.seen.pop(self.path, None)
         self.seen[self.path] = call
 
+    def _makers(self, tensor: Tensor | None) -> list[str]:
+        held, paths = self.made.get(id(tensor), (lambda: None, []))
+        return paths if tensor is not None and held() is tensor else []
 
-def _version(value: Any) -> int | None:
+
+def _main(value: Any) -> Tensor | None:
+    try:
+        return main(value)
+    except (TypeError, IndexError, KeyError, StopIteration, RecursionError):
+        return None
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
+
+
+def _version(value: Tensor | None) -> int | None:
     """How often a tensor was written to."""
-    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
+    return None if value is None or value.is_inference() else value._version
 
 
 @contextmanager
@@ -80,10 +99,11 @@ def run(model: nn.Module, probe: Any) -> list[Tensor]:
 def watch(model: nn.Module, modules: Mapping[str, nn.Module], probe: Any) -> dict[str, Call]:
     """Modules' last calls during a probe, by name, as they ended; those that are not called are missing."""
     seen: dict[str, Call] = {}
+    made: dict[int, tuple[Any, list[str]]] = {}
     handles = []
     try:
         for path, module in modules.items():
-            watcher = _Watcher(seen, path)
+            watcher = _Watcher(seen, made, path)
             handles.append(module.register_forward_pre_hook(watcher.before, with_kwargs=True))
             handles.append(module.register_forward_hook(watcher.after, with_kwargs=True))
         run(model, probe)

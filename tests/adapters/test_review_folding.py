@@ -479,6 +479,15 @@ def test_a_probe_tells_channels_by_what_came_before():
         assert (adapted.bank.site("block").widths, adapted.bank.site("block").axis) == ((12, 12), axis)
 
 
+def test_a_probe_tells_channels_by_what_reads_them():
+    """A square track, whose block turns it twice: only the next module says where the channels are."""
+    for last, axis in ((nn.Conv1d(8, 3, 1), 1), (nn.Linear(8, 3), -1)):
+        first = nn.Sequential(nn.Linear(8, 8), Turn())
+        model = net(nn.Sequential(first, nn.Identity(), last))[0]
+        adapted = moved_with_probe(model, "houlsby:glob=0,latent=2", x=rows(2, 8, 8))
+        assert (adapted.bank.site("0").widths, adapted.bank.site("0").axis) == ((8, 8), axis)
+
+
 def test_a_probe_that_leaves_channels_open_is_refused():
     for block in (nn.ReLU(), nn.Sequential(nn.Conv1d(8, 6, 1), nn.Upsample(scale_factor=2), Turn(), Turn(), Fold())):
         model = net(Around(block))[0]
