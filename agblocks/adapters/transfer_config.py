@@ -106,6 +106,37 @@ class TransferConfig:
             raise AgblocksError("remove_heads and keep_heads: wanted one of the two")
 
 
+def remarks(config: TransferConfig) -> list[str]:
+    """Where the package's document, its code and this project differ, as far as the configuration touches it."""
+    notes = []
+    adapters = [mode for mode in config.mode if mode in ADAPTERS]
+    if adapters and "unfreeze_norm" not in config.said:
+        notes.append("unfreeze_norm is not said: the package's document has True, its code False; taken as False")
+    for key, mode in (("locon_targets", "locon"), ("ia3_targets", "ia3")):
+        if mode in config.mode and key not in config.said:
+            notes.append(f"{key} is not said: the package's default is {', '.join(getattr(config, key))}")
+    if "lora" in adapters and "ia3" in adapters:
+        notes.append("where lora and ia3 meet on a module, the package leaves ia3 out; here both train")
+    if "lora" in adapters and "houlsby" in adapters and config.houlsby_placement == "block":
+        notes.append("the package freezes lora inside the blocks that houlsby wraps; here both train")
+    if "locon" in adapters:
+        notes.append("locon on standardised convolutions is centred here, so that it can be merged")
+    if "houlsby" in adapters:
+        notes.append(
+            "houlsby's weights are drawn within 2 deviations of 0; the package's truncation does not reach them"
+        )
+    if "encoder-only" in config.mode:
+        notes.append("encoder-only: new heads read 'encoder', as in the recipe alphagenome_encoder_mpra")
+    idle = [mode for mode in ADAPTERS if mode not in config.mode]
+    if unused := sorted(key for key in config.said if key.partition("_")[0] in idle):
+        notes.append(f"{', '.join(unused)}: not used, as mode is {' + '.join(config.mode)}")
+    if config.unfreeze_norm and not adapters:
+        notes.append("unfreeze_norm: not used without adapters, as there")
+    if "learning_rate" in config.said:
+        notes.append(f"learning_rate: agblocks fit --lr {config.learning_rate:g}")
+    return notes
+
+
 def _checked(name: str, value: Any, default: Any) -> Any:
     """A value of its default's type."""
     kind = from_python(value, name).kind

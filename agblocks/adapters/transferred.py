@@ -13,7 +13,7 @@ from ..graph.adapter_spec import AdapterSpec
 from ..graph.resolve import resolve
 from .port_names import CONV, LINEAR, NORM, Known, in_their_names, known
 from .port_names import heads as heads_of
-from .transfer_config import TransferConfig
+from .transfer_config import TransferConfig, remarks
 from .transfer_heads import new_heads, removed_heads
 from .transfer_names import BLOCK, Found, Names
 
@@ -93,7 +93,9 @@ def convert(
             notes.append("unfreeze_norm: as the adapter 'norm', which leaves the norms' own scale and offset alone")
         else:
             train += names.globs([module for module in modules if module.kind == NORM])
-    _remarks(config, notes)
+    notes += remarks(config)
+    if not ours and (config.new_heads or config.remove_heads or config.keep_heads):
+        notes.append("heads are taken away and added in recipes alone; here that is left to prepare_for_transfer")
     tune, recipe = HEAD, None
     if ours:
         added, left = _heads(config, model, resolved, notes)
@@ -136,30 +138,6 @@ def _adapters(config: TransferConfig, names: Names, notes: list[str]) -> tuple[l
         if kind == BLOCK and not names.roles:
             notes.append("houlsby on blocks: attach with a probe batch, which shows how many channels they give")
     return specs, found
-
-
-def _remarks(config: TransferConfig, notes: list[str]) -> None:
-    """Where the package's document, its code and this project differ, as far as the configuration touches it."""
-    adapters = [mode for mode in config.mode if mode not in ("linear", "full", "encoder-only")]
-    if adapters and "unfreeze_norm" not in config.said:
-        notes.append("unfreeze_norm is not said: the package's document has True, its code False; taken as False")
-    for key, mode in (("locon_targets", "locon"), ("ia3_targets", "ia3")):
-        if mode in config.mode and key not in config.said:
-            notes.append(f"{key} is not said: the package's default is {', '.join(getattr(config, key))}")
-    if "lora" in adapters and "ia3" in adapters:
-        notes.append("where lora and ia3 meet on a module, the package leaves ia3 out; here both train")
-    if "lora" in adapters and "houlsby" in adapters and config.houlsby_placement == "block":
-        notes.append("the package freezes lora inside the blocks that houlsby wraps; here both train")
-    if "locon" in adapters:
-        notes.append("locon on standardised convolutions is centred here, so that it can be merged")
-    if "houlsby" in adapters:
-        notes.append(
-            "houlsby's weights are drawn within 2 deviations of 0; the package's truncation does not reach them"
-        )
-    if "encoder-only" in config.mode:
-        notes.append("encoder-only: new heads read 'encoder', as in the recipe alphagenome_encoder_mpra")
-    if "learning_rate" in config.said:
-        notes.append(f"learning_rate: agblocks fit --lr {config.learning_rate:g}")
 
 
 def _heads(

@@ -94,6 +94,25 @@ def test_other_heads_that_do_not_resolve_are_found_at_once(model):
     refused(model, "splice_sites", remove_heads=["splice_sites_classification"])
 
 
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"lora_rank": 4, "houlsby_latent_dim": 4}, "houlsby_latent_dim, lora_rank: not used, as mode is linear"),
+        ({"mode": ["linear", "lora"], "ia3_ff_targets": ["fc2"]}, "ia3_ff_targets: not used, as mode is linear + lora"),
+        ({"mode": "full", "unfreeze_norm": True}, "unfreeze_norm: not used without adapters"),
+    ],
+)
+def test_keys_without_their_mode_are_told(model, values, note):
+    assert note in "\n".join(made(model, **values).notes)
+    assert "not used" not in str(made(model, mode="lora", lora_rank=4, unfreeze_norm=True))
+
+
+def test_heads_of_another_packages_model_are_told():
+    net = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(4, 4)})
+    assert "left to prepare_for_transfer" in str(made(net, mode="lora", new_heads={"q": Q}))
+    assert "prepare_for_transfer" not in str(made(net, mode="lora"))
+
+
 # What trains.
 
 
