@@ -102,7 +102,8 @@ def _scales_and_adds(norm: nn.Module) -> bool:
     """Whether somebody's norm gives `weight * n(x) + bias`: tried on a twin, as nothing says it."""
     twin, draw = copy.copy(norm), torch.Generator().manual_seed(0)
     own = {name: torch.randn(t.shape, generator=draw, dtype=torch.float64) for name, t in tensors(norm).items()}
-    buffers = {k: b.double() if b is not None and b.is_floating_point() else b for k, b in norm._buffers.items()}
+    buffers = {k: None if b is None else b.detach().clone() for k, b in norm._buffers.items()}
+    buffers = {k: b.double() if b is not None and b.is_floating_point() else b for k, b in buffers.items()}
     twin.__dict__.update(_parameters={**norm._parameters, **own}, _buffers=buffers, training=False)
     plain = copy.copy(twin)
     plain.__dict__["_parameters"] = {**twin._parameters, "weight": torch.ones_like(own["weight"])}

@@ -125,6 +125,19 @@ def test_norms_that_do_more_are_adapted_but_not_merged(norm, kind):
     refused(adapted, rows(5, 8), f"1: {kind}: {norm.__name__} does more with its weight")
 
 
+def test_trying_a_norm_leaves_it_as_it_is():
+    class Counting(nn.BatchNorm1d):
+        def forward(self, x):
+            self.num_batches_tracked.add_(1)
+            self.running_mean.add_(1)
+            return super().forward(x)
+
+    adapted = moved(net(nn.Conv1d(4, 8, 1), Counting(8)), "ia3:glob=1")
+    before = copy.deepcopy(adapted.base[1].state_dict())
+    adapted.bank.adapters("default")[0].unfoldable(adapted.base[1])
+    assert all(torch.equal(v, before[k]) for k, v in adapted.base[1].state_dict().items())
+
+
 @pytest.mark.parametrize("norm", [LayerNorm(8), nn.RMSNorm(8), nn.LayerNorm(8, bias=False), RMSBatchNorm(8, dim=-1)])
 def test_norms_of_torch_and_ours_merge(norm):
     agrees(moved(net(nn.Linear(8, 8), norm, nn.Linear(8, 2)), "ia3:glob=1"), rows())
