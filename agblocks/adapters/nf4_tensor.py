@@ -49,6 +49,8 @@ class NF4Tensor(Tensor):
     def __new__(cls, packed: Packed, shape: Any, block: int, rounding: str) -> NF4Tensor:
         dtype, device = getattr(torch, rounding.split()[-1]), packed.codes.device
         self: NF4Tensor = Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=device)
+        # There is no memory behind it: who asks for the pointer gets an error, and no null to write to.
+        torch._C._set_throw_on_mutable_data_ptr(self)
         self.codes, self.absmax, self.scale, self.offset = packed
         self.block, self.rounding = block, rounding
         return self

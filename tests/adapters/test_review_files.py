@@ -324,6 +324,8 @@ def test_packed_weights_are_shared_and_not_handed_out():
         for read in (torch.from_dlpack, numpy.from_dlpack):
             with pytest.raises(NF4Error, match="no memory of its own shape"):
                 read(model[0].weight)
+        with pytest.raises(RuntimeError, match="data pointer"):
+            torch.utils.dlpack.to_dlpack(model[0].weight)
         with pytest.raises(NF4Error, match="dequantize_"):
             save_model(model, "never.safetensors")
     """
