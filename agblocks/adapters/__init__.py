@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import agblocks.adapters.kinds  # noqa: F401 - the folder first: imported later, it would replace the function of its name
-
-from ..graph.adapter_kinds import Kind, adapter, kinds
+from ..graph import adapter_kinds
+from ..graph.adapter_kinds import Kind
 from ..graph.adapter_spec import AdapterSpec
+from . import kinds as _kinds  # noqa: F401
 from .adapted import Adapted, adapt
 from .adapter import Adapter, Phase
 from .affine import Affine
@@ -17,6 +17,9 @@ from .peft_layout import export_peft, import_peft
 from .place import Place
 from .quantize import Quantized, quantize
 from .store import load as load_adapter
+
+# The modules of these names are imported by now, and so cannot take the functions' place later.
+adapter, kinds = adapter_kinds.adapter, adapter_kinds.kinds
 
 __all__ = [
     "Adapted", "Adapter", "AdapterBank", "AdapterError", "AdapterSpec", "Affine", "Average", "BatchSplit",

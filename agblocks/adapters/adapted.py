@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..graph.adapter_spec import AdapterSpec
+from ..graph.adapter_spec import AdapterSpec, as_spec
 from .bank import AdapterBank
 from .composition import Parallel
 from .errors import AdapterError, CompositionError
@@ -62,7 +62,7 @@ class Adapted(nn.Module):
         return self
 
     def detach(self) -> nn.Module:
-        """Take every adapter away: the base exactly as it was given, `requires_grad` flags too."""
+        """Take every adapter away: the base as it was given, flags and modes too; what of it trained stays trained."""
         self.bank.detach()
         return self.base
 
@@ -115,7 +115,7 @@ def adapt(
     seed: of initial values, drawn for each site by itself, whatever torch's own random state.
     norms: "frozen" or "track", see `Adapted`. on_compiled: "refuse" or "reset", see `CompiledModelError`.
 
-    Returns: what is called, trained and saved from now on; `.detach()` gives the model back as it was.
+    Returns: what is called, trained and saved from now on; `.detach()` gives the model back.
     Raises: `AdapterError`s, and then the model is as it was.
     """
     if isinstance(model, Adapted):
@@ -137,13 +137,6 @@ def _listed(model: nn.Module, specs: Any) -> list[AdapterSpec]:
     if specs is None:
         specs = getattr(getattr(model, "resolved", None), "adapters", ())
     return [as_spec(spec) for spec in ([specs] if isinstance(specs, (AdapterSpec, str, Mapping)) else specs)]
-
-
-def as_spec(spec: Any) -> AdapterSpec:
-    """A spec from any of its forms."""
-    if isinstance(spec, AdapterSpec):
-        return spec
-    return AdapterSpec.parse(spec) if isinstance(spec, str) else AdapterSpec.from_dict(spec)
 
 
 def _repeated(base: nn.Module, parallel: Parallel, args: Any, kwargs: Any) -> tuple[Any, Any]:

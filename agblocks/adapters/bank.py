@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import near, shown
-from ..graph.adapter_spec import AdapterSpec
+from ..errors import near
+from ..graph.adapter_spec import AdapterSpec, as_spec
 from ..layers import rest_norms
 from .adapter import Adapter
-from .composition import Composition, Fuse, Stack
+from .composition import Composition, Fuse, Stack, names_in
 from .errors import AdapterError, AlreadyAttached, CompositionError, MergedStateError, UnknownAdapter
-from .flags import names_in, opened, set_flags
+from .flags import opened, set_flags
 from .fusion import Fusion
 from .guard import notice_hooks, refuse_bare_wrapping, refuse_second, refuse_sharded
 from .making import generator, make
@@ -28,7 +28,7 @@ from .places import places
 from .probing import prove, run
 from .site import Site
 from .steps import Weighted, steps_of
-from .targets import select
+from .targets import refuse_unready, select
 
 
 @dataclass
@@ -53,8 +53,7 @@ class AdapterBank(nn.Module):
 
     def __init__(self, base: nn.Module, norms: str = "frozen"):
         super().__init__()
-        if not isinstance(base, nn.Module):
-            raise AdapterError(f"adapters sit on an nn.Module, not on {shown(base)}")
+        refuse_unready(base)
         if norms not in ("frozen", "track"):
             raise AdapterError(f"norms should be 'frozen' or 'track', not {norms!r}")
         refuse_second(base)
@@ -83,8 +82,6 @@ class AdapterBank(nn.Module):
         on_compiled: str = "refuse",
     ) -> None:
         """Attach adapters under a name, and let them act after those that do; all of it or nothing."""
-        from .adapted import as_spec
-
         wanted = [as_spec(spec) for spec in specs]
         self._free(name)
         trained = opened(self.base, train)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import near
-from .composition import Composition, Fuse
-from .composition import names_in as names_in
+from .composition import Composition, Fuse, names_in
 from .errors import AdapterError
 from .fusion import Fusion
 from .targets import select

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import Problem, RecipeError
-from ..graph.adapter_spec import AdapterSpec
-from .adapted import as_spec
+from ..graph.adapter_spec import AdapterSpec, as_spec
 from .bank import AdapterBank
 from .errors import AdapterError, DuplicateSite, NoTargetMatch, TargetCountMismatch
 from .targets import select

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..adapters import Adapted, AdapterSpec, adapt
-from ..adapters.adapted import as_spec
 from ..errors import AgblocksError
+from ..graph.adapter_spec import as_spec
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
 from .errors import RunError

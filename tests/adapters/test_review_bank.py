@@ -200,6 +200,16 @@ def test_weights_are_finite_and_models_are_modules():
         adapted.bank.weigh("default", float("nan"))
     with pytest.raises(AdapterError, match=r"nn\.Module"):
         adapt({"a": 1}, ["ia3:glob=0"])
+    with pytest.raises(AdapterError, match="call the model once"):
+        adapt(nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(4)), ["ia3:glob=0"])
+
+
+def test_functions_are_not_hidden_by_modules_of_their_name():
+    import agblocks.adapters
+    import agblocks.adapters.adapter
+    import agblocks.adapters.kinds.low_rank
+
+    assert callable(agblocks.adapters.adapter) and "lora" in agblocks.adapters.kinds()
 
 
 def test_adapters_made_without_gradients_train():
