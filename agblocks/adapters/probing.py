@@ -44,12 +44,14 @@ class _Watcher:
         (call, version), gave = self.calls.pop(), _main(out)
         read = _main(given(module, args, kwargs)) if args or kwargs else None
         call.gave, call.overwritten = _shape(gave), _version(read) != version
-        if gave is not None:
+        if gave is not None and not torch.compiler.is_compiling():  # traced tensors have no identity
             self.made[id(gave)] = (weakref.ref(gave), [*self._makers(gave), self.path])
         self.seen.pop(self.path, None)
         self.seen[self.path] = call
 
     def _makers(self, tensor: Tensor | None) -> list[str]:
+        if torch.compiler.is_compiling():
+            return []
         held, paths = self.made.get(id(tensor), (lambda: None, []))
         return paths if tensor is not None and held() is tensor else []
 
@@ -67,7 +69,7 @@ def _shape(tensor: Tensor | None) -> torch.Size | None:
 
 def _version(value: Tensor | None) -> int | None:
     """How often a tensor was written to."""
-    return None if value is None or value.is_inference() else value._version
+    return None if value is None or torch.compiler.is_compiling() or value.is_inference() else value._version
 
 
 @contextmanager
