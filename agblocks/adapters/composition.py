@@ -52,9 +52,9 @@ class Stack(Composition):
 class Average(Composition):
     """The weighted mean of what each would give by itself; weights are divided by their sum unless told otherwise.
 
-    For adapters that add to weights this is the mean of what they add, and can be merged. Adapters that change what a
-    module reads are averaged on linear maps and convolutions alone: elsewhere the mean of what is read does not give
-    the mean of what each would give.
+    For adapters that add to weights this is the mean of what they add, and can be merged. The module is called once, so
+    at a site either all change what it gives, or all what it reads; the latter on linear maps and convolutions alone,
+    with weights that add up to 1 where there is a bias. Else `CompositionError`: stack an average of each sort.
     """
 
     weights: tuple[float, ...] | None
