@@ -183,7 +183,7 @@ def cell(out: Path, method: Method, fold: str, seed: int, rate: float, most: int
             {**model.state_dict(), **{k: v for k, v in kept.items() if not k.startswith("activity.")}}
         )
     if method.quantized:
-        from agblocks.adapters.nf4 import quantize
+        from agblocks.adapters import quantize
 
         quantize(model)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
