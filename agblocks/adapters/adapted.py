@@ -12,6 +12,7 @@ from ..graph.adapter_spec import AdapterSpec, as_spec
 from .bank import AdapterBank
 from .composition import Parallel
 from .errors import AdapterError, CompositionError
+from .listing import learning_rates, no_weight_decay
 
 
 class Adapted(nn.Module):
@@ -87,11 +88,11 @@ class Adapted(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay would pull to where they mean nothing."""
         spared: set[str] = getattr(self.base, "no_weight_decay", set)()
-        return {f"base.{name}" for name in spared} | self.bank.no_weight_decay("bank.")
+        return {f"base.{name}" for name in spared} | no_weight_decay(self.bank, "bank.")
 
     def learning_rates(self) -> dict[str, float]:
         """Factors of the learning rate for parameters that have another than 1 (LoRA+)."""
-        return self.bank.learning_rates("bank.")
+        return learning_rates(self.bank, "bank.")
 
 
 def adapt(

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import near
 from ..graph.adapter_spec import AdapterSpec, as_spec
 from ..layers import rest_norms
+from . import listing
 from .adapter import Adapter
 from .composition import Composition, Fuse, Stack, names_in
 from .errors import AdapterError, AlreadyAttached, CompositionError, MergedStateError, UnknownAdapter
@@ -393,15 +394,7 @@ class AdapterBank(nn.Module):
 
     def report(self) -> list[dict[str, Any]]:
         """A row for every adapter: its name, kind, site, the module there, its role, its parameters."""
-        rows = []
-        for path, site in self._with_paths():
-            module = self.base.get_submodule(path)
-            for key, adapter in site._modules.items():
-                name, _, kind = key.partition(":")
-                count = sum(p.numel() for p in adapter.parameters()) if adapter is not None else 0
-                rows.append({"name": name, "kind": kind, "site": path, "module": type(module).__name__,
-                             "role": module.__dict__.get("role", ""), "parameters": count})  # fmt: skip
-        return rows
+        return listing.rows(self)
 
     def count(self, name: str | None = None) -> int:
         """Parameters of a name's adapters, what they share counted once; or of everything."""
@@ -409,22 +402,6 @@ class AdapterBank(nn.Module):
             return sum(p.numel() for p in self.parameters())
         shared = [part for key, part in self.shared.items() if key.partition(":")[0] == name]
         return sum(p.numel() for module in (*self.adapters(name), *shared) for p in module.parameters())
-
-    def no_weight_decay(self, prefix: str = "") -> set[str]:
-        """Parameters of adapters for which decay to 0 makes no sense."""
-        found = set()
-        for module_name, module in self.named_modules():
-            if isinstance(module, Adapter) and not module.decays:
-                found |= {f"{prefix}{module_name}.{name}" for name, _ in module.named_parameters()}
-        return found
-
-    def learning_rates(self, prefix: str = "") -> dict[str, float]:
-        """Factors of the learning rate other than 1, by parameter."""
-        found = {}
-        for module_name, module in self.named_modules():
-            if isinstance(module, Adapter):
-                found.update({f"{prefix}{module_name}.{k}": v for k, v in module.learning_rates().items()})
-        return found
 
 
 def _composed(parts: Sequence[str | Composition]) -> Composition | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,3 +24,13 @@ def adapters_of(texts: Iterable[str] | None, option: str = "") -> list[str] | No
             wanted = "wanted a kind and what it needs, like lora:role=attn.q,rank=8"
             raise AgblocksError(f"{option} {text!r}: {said}; {wanted}".lstrip())
     return list(texts or ()) or None
+
+
+def print_arguments(entry: Any) -> None:
+    """The arguments of a block or of a kind of adapter, a line each."""
+    from ..graph.arguments import describe
+    from ..graph.registry import REQUIRED
+
+    for argument, annotation in entry.annotations.items():
+        default = entry.defaults[argument]
+        print(f"  {argument}: {describe(annotation)}{'' if default is REQUIRED else f' (default {default})'}")

@@ -42,17 +42,15 @@ def list_kinds() -> None:
 def describe(kind: Annotated[str, typer.Argument(help="a kind of adapter", show_default=False)]) -> None:
     """One kind: formula, sites, parameters, when to use it, and its arguments."""
     from ..errors import AgblocksError
-    from ..graph.adapter_kinds import REQUIRED, lookup
-    from ..graph.arguments import describe as words
+    from ..graph.adapter_kinds import lookup
+    from ._common import print_arguments
 
     try:
         found = lookup(kind)
     except KeyError as error:
         raise AgblocksError(error.args[0]) from None
     print(f"{found.name}\n\n{found.doc}\n\n{_aim(found.aim)}\n")
-    for argument, annotation in found.annotations.items():
-        default = found.defaults[argument]
-        print(f"  {argument}: {words(annotation)}{'' if default is REQUIRED else f' (default {default})'}")
+    print_arguments(found)
 
 
 @adapters.command()

@@ -12,8 +12,8 @@ def blocks(
 ) -> None:
     """List the registered blocks, heads and composites, or describe one."""
     from ..errors import AgblocksError
-    from ..graph.arguments import describe
-    from ..graph.registry import REQUIRED, entries, lookup
+    from ..graph.registry import entries, lookup
+    from ._common import print_arguments
 
     if name is None:
         width = max(map(len, entries()))
@@ -25,6 +25,4 @@ def blocks(
     except KeyError as error:
         raise AgblocksError(error.args[0]) from None
     print(f"{entry.name} ({entry.kind})\n{entry.signature}\n\n{entry.doc}\n")
-    for argument, annotation in entry.annotations.items():
-        default = entry.defaults[argument]
-        print(f"  {argument}: {describe(annotation)}{'' if default is REQUIRED else f' (default {default})'}")
+    print_arguments(entry)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
 import sys
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..errors import RegistrationError, near
+from .plugins import import_plugins, import_room
 from .registry import REQUIRED
 
 ENTRY_POINTS = "agblocks.adapters"
@@ -118,17 +115,8 @@ def load() -> None:
     if _loaded:
         return
     _loaded = True
-    package = importlib.import_module(f"{__name__.split('.')[0]}.adapters.kinds")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
-    for plugin in entry_points(group=ENTRY_POINTS):
-        try:
-            plugin.load()
-        except Exception as error:  # whatever a stranger's import raises
-            warnings.warn(
-                f"plug-in {plugin.name!r} ({plugin.value}) registers no adapters: {type(error).__name__}: {error}",
-                stacklevel=2,
-            )
+    import_room("adapters.kinds")
+    import_plugins(ENTRY_POINTS, "adapters")
 
 
 __all__ = ["REQUIRED", "TARGET_FIELDS", "Kind", "adapter", "kinds", "load", "lookup"]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
 import sys
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..errors import RegistrationError, near
 from .block import Block, Head
+from .plugins import import_plugins, import_room
 from .reach import EVERYTHING, parse_chain
 from .signature import Axis, Signature, parse_axes, parse_signature
 
@@ -110,21 +107,9 @@ def load() -> None:
     if _loaded:
         return
     _loaded = True
-    root = __name__.split(".")[0]
     for room in ROOMS:
-        package = importlib.import_module(f"{root}.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{root}.{room}.{module.name}")
-    for plugin in entry_points(group=ENTRY_POINTS):
-        try:
-            loaded = plugin.load()
-            if inspect.isfunction(loaded):
-                loaded()
-        except Exception as error:  # whatever a stranger's import raises
-            warnings.warn(
-                f"plug-in {plugin.name!r} ({plugin.value}) registers no blocks: {type(error).__name__}: {error}",
-                stacklevel=2,
-            )
+        import_room(room)
+    import_plugins(ENTRY_POINTS, "blocks")
 
 
 def _add(entry: Entry) -> None:

@@ -11,9 +11,10 @@ from agblocks.graph.adapter_kinds import adapter
 from agblocks.graph.types import Positive, PositiveFloat
 
 from ..adapter import Adapter, Phase, main, remade
-from ..bottleneck import Bottleneck, UpInit, published
+from ..bottleneck import Bottleneck, UpInit
 from ..dense import Dense, cast
 from ..place import Place
+from ..published import published
 
 
 @adapter("houlsby", role=("block.attn", "block.mlp"))

@@ -16,6 +16,7 @@ from agblocks.graph.types import Positive, PositiveFloat, Probability
 from ..adapter import Adapter, Phase, given, main, remade
 from ..affine import Affine, read, unmapped
 from ..place import Place, along
+from ..published import published
 
 Init = Literal["kaiming", "he", "gaussian", "pissa"]
 
@@ -51,6 +52,7 @@ class Lora(Adapter):
         center: bool | None = None,
         lr_ratio: PositiveFloat = 1.0,
     ):
+        self.suits(place)
         super().__init__(place)
         module = place.module
         if why := unmapped(module):
@@ -76,6 +78,13 @@ class Lora(Adapter):
             self.register_buffer("A0", torch.empty_like(self.A.detach()))
             self.register_buffer("B0", torch.empty_like(self.B.detach()))
             self.__dict__["_seen"] = module  # until the values are drawn
+        self.complete(place)
+
+    def suits(self, place: Place) -> None:
+        """Refuse sites that a kind of this family has no use for."""
+
+    def complete(self, place: Place) -> None:
+        """Add what a kind of this family has beside A and B."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """A drawn by `init`, B = 0; with pissa both from the weight."""
@@ -180,23 +189,11 @@ class Locon(Lora):
     this one does not. Use when: what has to change lies in the encoder.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        *,
-        rank: Positive = 4,
-        alpha: PositiveFloat = 1.0,
-        dropout: Probability = 0.0,
-        rslora: bool = False,
-        init: Init = "kaiming",
-        center: bool | None = None,
-        lr_ratio: PositiveFloat = 1.0,
-    ):
+    __init__ = published(Lora.__init__, rank=4, alpha=1.0)
+
+    def suits(self, place: Place) -> None:
         if not (isinstance(place.module, _ConvNd) or hasattr(place.module, "conv_geometry")):
             raise place.refuse("locon", "it is no convolution; lora fits linear maps too")
-        super().__init__(
-            place, rank=rank, alpha=alpha, dropout=dropout, rslora=rslora, init=init, center=center, lr_ratio=lr_ratio
-        )
 
 
 @adapter("dora", role=("attn.q", "attn.v"))
@@ -214,23 +211,11 @@ class Dora(Lora):
     phase = Phase.DORA
     reads_weight = True
 
-    def __init__(
-        self,
-        place: Place,
-        *,
-        rank: Positive = 8,
-        alpha: PositiveFloat = 16.0,
-        dropout: Probability = 0.0,
-        rslora: bool = False,
-        init: Init = "kaiming",
-        center: bool | None = None,
-        lr_ratio: PositiveFloat = 1.0,
-    ):
+    def suits(self, place: Place) -> None:
         if isinstance(place.module, nn.Embedding):
             raise place.refuse("dora", "it is an embedding; lora fits it")
-        super().__init__(
-            place, rank=rank, alpha=alpha, dropout=dropout, rslora=rslora, init=init, center=center, lr_ratio=lr_ratio
-        )
+
+    def complete(self, place: Place) -> None:
         self.m = self.parameter(len(self.B))
         self.__dict__["_weighed"] = place.module
 
