@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..graph import adapter_kinds
 from ..graph.adapter_kinds import Kind
 from ..graph.adapter_spec import AdapterSpec
-from . import kinds as _kinds  # noqa: F401
 from .adapted import Adapted, adapt
 from .adapter import Adapter, Phase
 from .affine import Affine
@@ -13,12 +12,12 @@ from .bank import AdapterBank
 from .composition import Average, BatchSplit, Composition, Fuse, Parallel, Split, Stack
 from .eject import eject
 from .errors import AdapterError
-from .peft_layout import export_peft, import_peft
+from .files.peft_layout import export_peft, import_peft
+from .files.store import load as load_adapter
+from .nf4.quantize import Quantized, quantize
 from .place import Place
-from .quantize import Quantized, quantize
-from .store import load as load_adapter
 
-# The modules of these names are imported by now, and so cannot take the functions' place later.
+# The module of that name is imported by now, and so cannot take the function's place later.
 adapter, kinds = adapter_kinds.adapter, adapter_kinds.kinds
 
 __all__ = [

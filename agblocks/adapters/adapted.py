@@ -80,8 +80,8 @@ class Adapted(nn.Module):
         return twin.base
 
     def save(self, path: Any, name: str = "default", **options: Any) -> None:
-        """Write one adapter by itself; see `agblocks.adapters.store.save`."""
-        from .store import save
+        """Write one adapter by itself; see `agblocks.adapters.files.store.save`."""
+        from .files.store import save
 
         save(self, path, name, **options)
 

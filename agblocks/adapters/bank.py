@@ -23,7 +23,7 @@ from .fusion import Fusion
 from .guard import notice_hooks, refuse_bare_wrapping, refuse_second, refuse_sharded
 from .making import generator, make
 from .merging import Merge, merge
-from .nf4_tensor import FrozenWeightError
+from .nf4.tensor import FrozenWeightError
 from .place import Place
 from .places import places
 from .probing import prove, run

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .dense import Dense
+from .parts.dense import Dense
 from .place import Place
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..adapters.planned import Planned
-    from ..adapters.transfer_config import TransferConfig
+    from ..adapters.transfer_config.config import TransferConfig
 
 adapters = typer.Typer(
     help="Kinds of adapters: list, describe, count what they come to on a recipe, convert a TransferConfig.",
@@ -131,7 +131,7 @@ def convert(
     from pathlib import Path
 
     from ..adapters.planned import plan
-    from ..adapters.transferred import convert as converted
+    from ..adapters.transfer_config.transferred import convert as converted
     from ..errors import AgblocksError
     from ..graph.build import build
 
@@ -164,7 +164,7 @@ def _config(said: list[str]) -> TransferConfig:
     import json
     from pathlib import Path
 
-    from ..adapters.transfer_config import TransferConfig
+    from ..adapters.transfer_config.config import TransferConfig
     from ..errors import AgblocksError, shown
 
     if len(said) > 1 or "=" in said[0]:

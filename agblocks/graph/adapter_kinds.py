@@ -115,7 +115,7 @@ def load() -> None:
     if _loaded:
         return
     _loaded = True
-    import_room("adapters.kinds")
+    import_room("adapters.methods")
     import_plugins(ENTRY_POINTS, "adapters")
 
 

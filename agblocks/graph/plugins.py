@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 
 def import_room(name: str) -> None:
-    """Import every module of one of the package's folders, like `adapters.kinds`."""
+    """Import every module of one of the package's folders, like `adapters.methods`."""
     package = importlib.import_module(f"{__name__.split('.')[0]}.{name}")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")

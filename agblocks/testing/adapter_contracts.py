@@ -237,7 +237,7 @@ def on_meta(trial: Trial) -> None:
 
 def saved(trial: Trial) -> None:
     """Saved alone and loaded into a fresh base it gives the same bits."""
-    from ..adapters.store import load
+    from ..adapters.files.store import load
 
     adapted, x = trial.moved(torch.float32), trial.place.input(torch.float32)
     with tempfile.TemporaryDirectory() as folder:

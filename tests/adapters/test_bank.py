@@ -91,7 +91,7 @@ def test_a_probe_finds_sites_that_never_fire():
 
 
 def test_a_probe_finds_what_is_no_identity(monkeypatch):
-    from agblocks.adapters.kinds.scaling import Ia3
+    from agblocks.adapters.methods.scaling import Ia3
 
     monkeypatch.setattr(Ia3, "reset_parameters", lambda self, generator: nn.init.constant_(self.l, 1.01))
     base = model()

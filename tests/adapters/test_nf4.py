@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch.testing import assert_close
 
-from agblocks.adapters import nf4
+from agblocks.adapters.nf4 import codes as nf4
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "fixtures"))

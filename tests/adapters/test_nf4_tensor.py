@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
-from agblocks.adapters.nf4_tensor import FrozenWeightError, NF4Tensor
+from agblocks.adapters.nf4.tensor import FrozenWeightError, NF4Tensor
 from agblocks.layers.conv import StandardizedConv1d
 
 

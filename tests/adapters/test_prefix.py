@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import agblocks
 from agblocks.adapters import AdapterError, AdapterSpec, Average, adapt, eject
 from agblocks.adapters.errors import CompositionError, UnsupportedModule
-from agblocks.adapters.store import load
+from agblocks.adapters.files.store import load
 from agblocks.layers import MultiQueryAttention, SelfAttention, streaming
 from agblocks.layers.distances import distance_features
 from agblocks.layers.grouped import GroupedAttention

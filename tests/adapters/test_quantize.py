@@ -10,9 +10,9 @@ from torch import nn
 import agblocks
 from agblocks.adapters import adapt
 from agblocks.adapters.errors import MergedStateError, NoTargetMatch, QuantizedBaseError, UnsupportedModule
-from agblocks.adapters.nf4 import NF4Error
-from agblocks.adapters.nf4_tensor import NF4Tensor
-from agblocks.adapters.quantize import quantize
+from agblocks.adapters.nf4.codes import NF4Error
+from agblocks.adapters.nf4.quantize import quantize
+from agblocks.adapters.nf4.tensor import NF4Tensor
 from agblocks.graph import Head
 
 

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from agblocks import adapt
 from agblocks.adapters import AdapterSpec
 from agblocks.adapters.errors import NotMergeable, UnsupportedModule
-from agblocks.adapters.positions import ranges
+from agblocks.adapters.parts.positions import ranges
 from agblocks.errors import AgblocksError
 from agblocks.layers import HookPoint, StandardizedConv1d, role
 

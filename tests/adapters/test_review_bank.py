@@ -207,7 +207,7 @@ def test_weights_are_finite_and_models_are_modules():
 def test_functions_are_not_hidden_by_modules_of_their_name():
     import agblocks.adapters
     import agblocks.adapters.adapter
-    import agblocks.adapters.kinds.low_rank
+    import agblocks.adapters.methods.low_rank
 
     assert callable(agblocks.adapters.adapter) and "lora" in agblocks.adapters.kinds()
 

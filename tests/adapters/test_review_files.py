@@ -19,10 +19,10 @@ from torch import func, nn
 
 from agblocks.adapters import Average, adapt, export_peft, import_peft, load_adapter, quantize
 from agblocks.adapters.errors import AdapterFileError, BaseMismatch
-from agblocks.adapters.nf4 import NF4Error
-from agblocks.adapters.nf4_tensor import NF4Tensor
-from agblocks.adapters.peft_patterns import Pattern
-from agblocks.adapters.record import FORMAT, _sum, canonical, write
+from agblocks.adapters.files.peft_patterns import Pattern
+from agblocks.adapters.files.record import FORMAT, _sum, canonical, write
+from agblocks.adapters.nf4.codes import NF4Error
+from agblocks.adapters.nf4.tensor import NF4Tensor
 from agblocks.testing.adapter_trial import move
 
 
@@ -311,7 +311,7 @@ def test_packed_weights_are_shared_and_not_handed_out():
         import numpy, pytest, torch
         from torch import nn
         from agblocks.adapters import quantize
-        from agblocks.adapters.nf4 import NF4Error
+        from agblocks.adapters.nf4.codes import NF4Error
         from safetensors.torch import save_model
 
         model, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), torch.randn(2, 64)

@@ -10,8 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from agblocks import adapt, build, resolve
-from agblocks.adapters.transfer_config import TransferConfig
-from agblocks.adapters.transferred import convert
+from agblocks.adapters.transfer_config.config import TransferConfig
+from agblocks.adapters.transfer_config.transferred import convert
 from agblocks.cli import app
 from agblocks.errors import AgblocksError
 

@@ -24,7 +24,7 @@ from agblocks.adapters.errors import (
     MergedStateError,
     UnknownAdapter,
 )
-from agblocks.adapters.record import FORMAT, _sum, canonical, read_record
+from agblocks.adapters.files.record import FORMAT, _sum, canonical, read_record
 from agblocks.errors import AgblocksError
 from agblocks.testing.adapter_trial import move, outputs, trials
 from agblocks.testing.arguments import arguments
@@ -427,7 +427,7 @@ def test_the_meta_device(file, tmp_path):
 
 def test_quantised_bases(tmp_path):
     """A QLoRA file knows the packed weights it was made on, and says so where they are others or dense."""
-    from agblocks.adapters.quantize import quantize
+    from agblocks.adapters.nf4.quantize import quantize
 
     def wide(seed=0, packed=True):
         torch.manual_seed(seed)

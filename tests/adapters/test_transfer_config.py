@@ -12,10 +12,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from agblocks import AdapterSpec, adapt, build, resolve
-from agblocks.adapters.port_names import CONV, LINEAR, NORM, heads, known
 from agblocks.adapters.targets import select
-from agblocks.adapters.transfer_config import ADAPTERS, TransferConfig
-from agblocks.adapters.transferred import convert
+from agblocks.adapters.transfer_config.config import ADAPTERS, TransferConfig
+from agblocks.adapters.transfer_config.port_names import CONV, LINEAR, NORM, heads, known
+from agblocks.adapters.transfer_config.transferred import convert
 from agblocks.cli import app
 from agblocks.errors import AgblocksError
 

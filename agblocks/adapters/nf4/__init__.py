@@ -1,0 +1,1 @@
+"""Weights in four bits (NF4), as tensors that stand where dense ones stood."""

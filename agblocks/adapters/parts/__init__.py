@@ -1,0 +1,1 @@
+"""What methods are made of: thin linear maps, bottlenecks, interventions, chosen positions."""

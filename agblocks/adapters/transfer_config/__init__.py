@@ -1,0 +1,1 @@
+"""The substring lists of alphagenome-pytorch's TransferConfig, as explicit adapters."""
