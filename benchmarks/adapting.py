@@ -35,7 +35,7 @@ from agblocks.training.sources import read_construct
 RECIPE = "mpra_attention"
 FOLDS = ("0", "3", "6")
 SEEDS = (0, 1, 2)
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 EPOCHS, BATCH, ROWS = 15, 32, 500
 PRETRAINED = {"data": "drosophila_starrseq_3k", "construct": "starrseq:none"}
 WANTED = {"data": "human_lentimpra_3k", "construct": "lentimpra:none"}
