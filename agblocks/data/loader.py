@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from torch import Tensor
 from .augment import Augment, apply, check_augment, draws
 from .batches import Small, plan_batches
 from .construct import Construct
+from .epochs import Batch, Epochs
 from .errors import DataError, count, near
 from .sequence import Ambiguous, Codes, encode, one_hot_codes
 from .table import Table
 
-Batch = dict[str, Any]
 
-
-class Loader:
+class Loader(Epochs):
     """An iterable over batches of a table's rows; one pass is one epoch.
 
     Yields `{"inputs": {"dna": (B, 4, L) float}, "targets": {head: (B, targets) float32}, "index": (B,)
@@ -33,18 +32,13 @@ class Loader:
     shuffle, augment: for training; both depend on (seed, epoch, row) only.
     small, min_batch: see `plan_batches`; "merge" or "drop" keep batches of one away from a batch norm.
 
-    Where it stands: `state_dict()` holds epoch and next batch, `load_state_dict` takes it up again, also in
-    the middle of an epoch, and refuses a state from other data or settings. A pass that ends moves on to the
-    next epoch; a pass that is broken off starts over, unless its state is loaded. Lightning finds these
-    methods by itself, and `set_epoch` through `sampler`. `start(epoch, batch)` goes anywhere.
+    Where it stands, and how it resumes: see `Epochs`.
 
     Errors: `DataError` for a sequence that does not fit the construct (all of them listed), unknown targets,
     impossible settings.
     Costs: one byte a base in memory; no worker processes, one-hot is made a batch at a time.
     Use when: feeding a model; one process, one device. It does not shard by rank.
     """
-
-    batch_sampler: None = None  # Lightning looks for it beside `sampler`
 
     def __init__(
         self,
@@ -82,23 +76,7 @@ class Loader:
         )
         self._columns = _columns(table, targets)
         self._lengths, self._spans, self._codes, self._place = _assemble(table, self.rows, self.construct)
-        self.epoch = self.position = self._resume = 0
-        self._batches = len(self.plan(0))
-        self._identity = self._settings()
-
-    def __len__(self) -> int:
-        """Batches in an epoch, the same in each."""
-        return self._batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        # A generator reads where to start at its first `next`: Lightning calls iter() before set_epoch().
-        epoch, begin = self.epoch, self._resume
-        self._resume = 0
-        for i, rows in enumerate(self.plan(epoch)):
-            if i >= begin:
-                self.position = i + 1
-                yield self._batch(rows, epoch)
-        self.start(epoch + 1)
+        self._begin()
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """The table's rows in each batch of an epoch."""
@@ -112,45 +90,6 @@ class Loader:
             min_batch=self.min_batch,
         )
         return [self.rows[b] for b in batches]
-
-    def start(self, epoch: int = 0, batch: int = 0) -> None:
-        """Stand before that batch of that epoch."""
-        self.epoch, self.position, self._resume = epoch, batch, batch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Stand at the start of an epoch; if it is the current one, stay in the middle of it."""
-        if epoch != self.epoch:
-            self.start(epoch)
-
-    @property
-    def sampler(self) -> Loader:
-        """Itself: where Lightning looks for `set_epoch`."""
-        return self
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it stands, in plain numbers, with what it must agree with."""
-        return {"epoch": self.epoch, "batch": self.position, "of": dict(self._identity)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Stand where that state stood.
-
-        Errors: `DataError` if the state is damaged, or from other rows or settings: the batches would differ.
-        """
-        try:
-            epoch, batch, of = state["epoch"], state["batch"], dict(state["of"])
-        except (KeyError, TypeError, ValueError):
-            raise DataError("the loader's state is damaged: wanted epoch, batch and of") from None
-        for name, own in self._identity.items():
-            if of.get(name) != own:
-                raise DataError(
-                    f"the loader's state was saved with {name} = {of.get(name)!r}, here it is {own!r}: "
-                    "resuming would not give the same batches"
-                )
-        if type(epoch) is not int or type(batch) is not int or epoch < 0 or not 0 <= batch <= len(self):
-            raise DataError(f"the loader's state is damaged: epoch {epoch!r}, batch {batch!r} of {len(self)}")
-        if batch == len(self):
-            epoch, batch = epoch + 1, 0
-        self.start(epoch, batch)
 
     def _settings(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.rows.astype("<i8").tobytes())
