@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data import Construct, Splits, Table, check_leaks, inserts
 from ..graph.resolve import Resolved, resolve
-from .adapting import FOLDER, Specs, adapted, record, save_alone, tuned, with_adapters
+from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
 from .evaluate import evaluate, report
-from .groups import plan
 from .initial import Initial
-from .run import FILE, Model, Run, load_run, save_run
-from .settings import CAME_LATER, Settings
+from .run import Model, Run
+from .settings import Settings
 from .sources import stripping
 from .wiring import Wiring, check_fits, wire
+from .work import Work, carry_out
 from .write import insert_sum, write_whole
 
-STARTED = "started.json"
-MEMBERS = "members"
-UNTRAINED = "adapters beside weights that are as drawn: --weights names what they should adapt"
+if TYPE_CHECKING:
+    from .keeper import Keeper
 
 
 def fit(
@@ -87,141 +83,45 @@ def fit(
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
-    initial = Initial(resolved, weights, weights_into)
-    first = adapted(initial.model(settings.seed), settings)
-    what = plan(first, settings)
-    start = {
-        "recipe": resolved.digest,
-        "settings": settings.to_dict(),
-        "construct": construct.to_dict(),
-        "wiring": wiring.to_dict(),
-        "rows": _rows_sum(table, splits),
-        "weights": initial.sha256,
-        "adapters": resolved.adapters_digest if resolved.adapters else None,
-    }
-    if _begin(folder, start, resume, overwrite):
-        return load_run(folder)
-    if told is not None:
-        drawn = None if weights is not None or not resolved.adapters else UNTRAINED
-        for said in (initial.report, drawn, None if what.is_plain else what):
-            if said is not None:
-                told(str(said))
-    _write_rows(folder / "rows.tsv", table, splits, construct)
-
-    kept = []
-    for i in range(settings.ensemble):
-        own = replace(settings, seed=settings.seed + i)
-        model = first if i == 0 else adapted(initial.model(own.seed), own)
-        kept.append((model, _member(model, table, splits, construct, wiring, own, _checkpoint(folder, i), progress)))
-    models = tuple(model for model, _ in kept)
-    metrics: dict[str, Any] = {"members": [history for _, history in kept]}
-    data = {
-        "source": dict(source or {}),
-        "rows": {part: len(rows) for part, rows in splits.parts().items()},
-        "parameters": {"all": what.parameters, "trained": what.trained},
-        **({"weights": initial.record} if initial.record else {}),
-        **record(resolved, models),
-    }
-    run = Run(models, construct, wiring, settings, metrics, data)
-    for part in ("valid", "test"):
-        rows = splits.parts()[part]
-        if len(rows):
-            made = evaluate(run, table, rows, part=part)
-            metrics[part] = [score.to_dict() for score in made.scores]
-            if part == "test":
-                report(made, table, folder)
-    plot_members(folder, settings.ensemble)
-    write_whole(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    save_alone(folder, models)
-    save_run(folder, run)
-    for i in range(settings.ensemble):
-        _checkpoint(folder, i).unlink(missing_ok=True)
-    return load_run(folder)
+    work = OnSequences(table, splits, construct, wiring, dict(source or {}))
+    return carry_out(
+        work, resolved, folder, settings, Initial(resolved, weights, weights_into), resume=resume, overwrite=overwrite,
+        progress=progress, told=told,
+    )  # fmt: skip
 
 
-def _begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool) -> bool:
-    """Ready the folder; True if the run is finished already and was to be resumed."""
-    started, finished = folder / STARTED, folder / FILE
-    if overwrite:
-        _clear(folder)
-    if (started.exists() or finished.exists()) and not resume:
-        state = "a finished run" if finished.exists() else "a run that was started and not finished"
-        hint = "" if finished.exists() else "--resume to go on with it, "
-        raise RunError(f"{folder} holds {state}: {hint}--overwrite to replace it, or another folder")
-    # What was written is what JSON gives back: tuples are lists there.
-    wanted = json.loads(json.dumps(start))
-    if started.exists():
-        try:
-            found = json.loads(started.read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{started}: cannot be read ({error}); --overwrite starts anew") from None
-        if isinstance(found, dict) and isinstance(found.get("settings"), dict):
-            found["settings"] = {**CAME_LATER, **found["settings"]}
-        if differences := list(_differences(found, wanted)):
-            raise RunError(
-                f"{folder}: resuming needs the same recipe, data and settings as at the start:\n  "
-                + "\n  ".join(differences)
-            )
-        return finished.exists()
-    if finished.exists():
-        raise RunError(f"{folder}: a finished run without {STARTED}: made elsewhere; --overwrite replaces it")
-    try:
-        (folder / MEMBERS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}") from None
-    write_whole(started, (json.dumps(wanted, indent=1) + "\n").encode())
-    return False
+class OnSequences(Work):
+    """Training on rows of measured sequences."""
 
+    def __init__(self, table: Table, splits: Splits, construct: Construct, wiring: Wiring, source: dict[str, Any]):
+        self.table, self.splits, self.construct, self.wiring, self.source = table, splits, construct, wiring, source
 
-def _clear(folder: Path) -> None:
-    """Take away what a run writes, and nothing else."""
-    for name in (FILE, STARTED, "metrics.json", "predictions.tsv", "scatter.png", "curves.png", "rows.tsv"):
-        (folder / name).unlink(missing_ok=True)
-    for name in (MEMBERS, FOLDER, "logs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    def start(self) -> dict[str, Any]:
+        return {"rows": _rows_sum(self.table, self.splits)}
 
+    def note(self, folder: Path) -> None:
+        _write_rows(folder / "rows.tsv", self.table, self.splits, self.construct)
 
-def _differences(found: Any, wanted: Any, path: str = "") -> Iterable[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in dict.fromkeys((*found, *wanted)):
-            yield from _differences(found.get(key), wanted.get(key), f"{path}.{key}" if path else key)
-    elif found != wanted:
-        yield f"{path} was {str(found)[:80]}, is {str(wanted)[:80]}"
+    def train(self, model: Model, settings: Settings, checkpoint: Path, logs: Path, progress: bool) -> Keeper:
+        from .train import train
 
+        return train(
+            model, self.table, self.splits, self.construct, self.wiring, settings, checkpoint, logs, progress
+        )  # fmt: skip
 
-def _member(
-    model: Model,
-    table: Table,
-    splits: Splits,
-    construct: Construct,
-    wiring: Wiring,
-    settings: Settings,
-    checkpoint: Path,
-    progress: bool,
-) -> dict[str, Any]:
-    """Train one member, or take it from its checkpoint if it is done: the model is on the CPU, best weights in it."""
-    from .train import train
+    def data(self) -> dict[str, Any]:
+        return {"source": self.source, "rows": {part: len(rows) for part, rows in self.splits.parts().items()}}
 
-    keeper = train(
-        model, table, splits, construct, wiring, settings, checkpoint, checkpoint.parents[1] / "logs", progress
-    )
-    model.cpu()
-    model.load_state_dict({**model.state_dict(), **keeper.best}, strict=True)
-    row = keeper.history[keeper.best_epoch - 1]
-    kept = {name: value if np.isfinite(value) else None for name, value in row.items()}
-    model.eval()
-    return {"seed": settings.seed, "epochs": len(keeper.history), "kept": kept}
-
-
-def _checkpoint(folder: Path, member: int) -> Path:
-    return folder / MEMBERS / f"{member}.ckpt"
-
-
-def plot_members(folder: Path, members: int) -> None:
-    """curves.png from the members' CSV files."""
-    from .plots import curves
-
-    curves(folder / "curves.png", [folder / MEMBERS / f"{i}.csv" for i in range(members)])
+    def score(self, run: Run, folder: Path) -> dict[str, Any]:
+        scores = {}
+        for part in ("valid", "test"):
+            rows = self.splits.parts()[part]
+            if len(rows):
+                made = evaluate(run, self.table, rows, part=part)
+                scores[part] = [score.to_dict() for score in made.scores]
+                if part == "test":
+                    report(made, self.table, folder)
+        return scores
 
 
 def _rows_sum(table: Table, splits: Splits) -> str:

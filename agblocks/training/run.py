@@ -30,6 +30,7 @@ from .wiring import Target, Wiring
 from .write import write_whole
 
 Model = GraphModel | Adapted
+AnyWiring = Wiring
 
 FILE = "model.safetensors"
 FORMAT = "agblocks-run"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .settings import Settings
 from .wiring import Wiring
 
 mend()
-from lightning.pytorch import Callback, Trainer  # noqa: E402
+from lightning.pytorch import Callback, LightningDataModule, Trainer  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 from lightning.pytorch.plugins import MixedPrecision  # noqa: E402
 from lightning.pytorch.plugins.environments import LightningEnvironment  # noqa: E402
@@ -39,17 +39,33 @@ def train(
     logs: Path,
     progress: bool = False,
 ) -> Keeper:
+    """Train on measured sequences; see `run_training`."""
+
+    def made() -> tuple[LightningDataModule, Fitting]:
+        batches = Batches(table, splits, construct, wiring, settings, settings.seed)
+        return batches, Fitting(model, wiring, settings, settings.epochs * len(batches.train), settings.seed)
+
+    return run_training(made, settings, checkpoint, logs, progress)
+
+
+def run_training(
+    made: Callable[[], tuple[LightningDataModule, Fitting]],
+    settings: Settings,
+    checkpoint: Path,
+    logs: Path,
+    progress: bool = False,
+) -> Keeper:
     """Train until the settings say it is enough; the keeper that comes back holds the best weights and the history.
 
-    model: a recipe's, or one around it (see `Fitting`). It is trained in place, and what of it wants a gradient is in
-    the end as it was. A checkpoint that is there is taken up; one that is done trains no step more.
+    made: gives the batches, and the module around a recipe's model or one around it (see `Fitting`); called only if
+    there is anything left to train. The model is trained in place, and what of it wants a gradient is in the end as it
+    was. A checkpoint that is there is taken up; one that is done trains no step more.
     """
     keeper = Keeper(checkpoint, settings)
     there = keeper.restore()
     if keeper.done:
         return keeper
-    batches = Batches(table, splits, construct, wiring, settings, settings.seed)
-    module = Fitting(model, wiring, settings, settings.epochs * len(batches.train), settings.seed)
+    batches, module = made()
     callbacks: list[Callback] = [keeper]
     if progress:
         callbacks.append(Progress(keeper, f"seed {settings.seed}"))
