@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import RunError
+from .resampled import draw_counts, weighted_pearson, weighted_spearman
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -119,51 +120,18 @@ def ranks(values: Array) -> Array:
 
 
 def _bootstrap(p: Array, o: Array, times: int, seed: int) -> Array:
-    """Pearson, Spearman and squared error of resampled rows. Shapes: (n,), (n,) -> (times, 3).
-
-    A resample is how often each row was drawn, so that sums are matrix products; its ranks come from the cumulated
-    counts of the sorted values, exactly as if the rows had been written out.
-    """
+    """Pearson, Spearman and squared error of resampled rows. Shapes: (n,), (n,) -> (times, 3)."""
     n = len(p)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CELLS // n)
     out = np.empty((times, 3))
-    kinds = [np.unique(v, return_inverse=True) for v in (p, o)]
     for start in range(0, times, chunk):
-        k = min(chunk, times - start)
-        drawn = rng.integers(n, size=(k, n))
-        flat = drawn + n * np.arange(k)[:, None]
-        counts = np.bincount(flat.ravel(), minlength=k * n).reshape(k, n).astype(np.float64)
-        here = out[start : start + k]
-        here[:, 0] = _weighted_pearson(counts, p - p.mean(), o - o.mean())
-        ranked = [_weighted_ranks(counts, len(values), inverse) for values, inverse in kinds]
-        here[:, 1] = _weighted_pearson(counts, *ranked)
+        counts = draw_counts(rng, n, min(chunk, times - start))
+        here = out[start : start + chunk]
+        here[:, 0] = weighted_pearson(counts, p[:, None], o[:, None])[:, 0]
+        here[:, 1] = weighted_spearman(counts, p, o)
         here[:, 2] = counts @ (p - o) ** 2 / n
     return out
-
-
-def _weighted_ranks(counts: Array, kinds: int, inverse: NDArray[np.intp]) -> Array:
-    """The rank of each row among a resample. Shapes: counts (k, n), inverse (n,) -> (k, n)."""
-    if kinds == counts.shape[1]:
-        held = np.empty_like(counts)
-        held[:, inverse] = counts
-    else:
-        order = np.argsort(inverse, kind="stable")
-        starts = np.searchsorted(inverse[order], np.arange(kinds))
-        held = np.add.reduceat(counts[:, order], starts, axis=1)
-    found = np.cumsum(held, axis=1) - (held - 1) / 2
-    return found[:, inverse]
-
-
-def _weighted_pearson(counts: Array, a: Array, b: Array) -> Array:
-    """Pearson's correlation under counts of rows. Shapes: counts (k, n), a and b (n,) or (k, n) -> (k,)."""
-    n = counts.sum(axis=1, keepdims=True)
-    a = a - (counts * a).sum(axis=1, keepdims=True) / n
-    b = b - (counts * b).sum(axis=1, keepdims=True) / n
-    top = (counts * a * b).sum(axis=1)
-    below = np.sqrt((counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(below > 0, top / below, _NAN)
 
 
 def _interval(values: Array) -> Interval:
