@@ -24,7 +24,8 @@ ALLOWED = {
     "weights": {"errors", "graph", ""},
     "testing": {"errors", "graph", "layers", "adapters", "_torchvision", ""},
     "training": {"errors", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
-    "cli": {"errors", "graph", "data", "training", "testing", "weights", "adapters", "_torchvision", ""},
+    "studies": {"errors", "graph", "layers", "adapters", "weights", "data", "training", "_torchvision", ""},
+    "cli": {"errors", "studies", "graph", "data", "training", "testing", "weights", "adapters", "_torchvision", ""},
 }
 LAZY_GRAPH = {"build", "model", "resolve", "resolved", "expand", "place", "wire", "state", "nested", "patch"}
 
@@ -105,7 +106,7 @@ def test_recipe_keys_and_commands():
     from agblocks.graph.schema import HEAD_KEYS, NODE_KEYS, RECIPE_KEYS
 
     assert RECIPE_KEYS == (
-        "recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep", "adapters"
+        "recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep", "cut", "adapters"
     )  # fmt: skip
     assert NODE_KEYS == ("block", "recipe", "in", "args", "shape")
     assert (*NODE_KEYS, "weight") == HEAD_KEYS

@@ -76,6 +76,7 @@ def apply(layer: Recipe, result: Patched, findings: Findings) -> None:
             continue
         _set(target, value, layer.set_marks.get(target), result, findings)
     result.keep.extend(layer.keep)
+    result.cut.extend(layer.cut)
     if layer.adapters is not None:  # the whole list: what a base says is replaced, and [] clears it
         result.adapters = layer.adapters
 

@@ -56,6 +56,10 @@ def json_schema() -> dict[str, Any]:
         "replace": {**named, "additionalProperties": node(anything, weight, [])},
         "set": {**named, "description": "node.argument, node.in or node.in.port: value"},
         "keep": {"anyOf": [text, {"type": "array", "items": text}]},
+        "cut": {
+            "anyOf": [text, {"type": "array", "items": text}],
+            "description": "edges that are inputs of the model, by their names, instead of being computed",
+        },
         "adapters": {
             "type": "array",
             "items": {"anyOf": [_adapter_schema(kind, definitions) for kind in adapter_kinds.kinds().values()]},

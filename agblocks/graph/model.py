@@ -14,6 +14,7 @@ from .as_timm import AsTimm
 from .block import Head
 from .checkpointed import checkpointed
 from .dims import Length, number
+from .lengths import Sized, lengths_of
 from .resolved import Resolved, ResolvedNode
 
 
@@ -163,6 +164,7 @@ class GraphModel(AsTimm):
 
     def _check_inputs(self, plan: Plan, inputs: Mapping[str, Tensor]) -> None:
         values: dict[str, int] = {}
+        derived: list[Sized] = []
         for name in inputs:
             if name not in self.resolved.inputs:
                 raise InputError(f"the model has no input {name!r}; {near(name, self.resolved.inputs)}")
@@ -179,12 +181,24 @@ class GraphModel(AsTimm):
                 known = number(wanted)
                 if known is None:
                     assert isinstance(wanted, Length)
-                    known = values.setdefault(wanted.symbols[0], size)
+                    if str(wanted) != wanted.symbols[0]:  # of an edge where the recipe was cut
+                        derived.append(Sized(name, axis, wanted, size))
+                        known = size
+                    else:
+                        known = values.setdefault(wanted.symbols[0], size)
                 if size == 0 and axis > 1:
                     raise InputError(f"axis {axis} of input {name!r} {info.shape} is empty")
                 if known != size:
                     raise InputError(f"axis {axis} of input {name!r} {info.shape} should be {known}, but is {size}")
         rule = self.resolved.rule(edge for _, edge in plan.outputs)
+        if derived:
+            values, wrong = lengths_of(derived, values, rule)
+            if wrong is not None:
+                info = self.resolved.inputs[wrong.name]
+                raise InputError(
+                    f"axis {wrong.axis} of input {wrong.name!r} {info.shape} is {wrong.size}: no length of the "
+                    f"recipe's inputs gives {wrong.length} = {wrong.size} beside the other inputs' sizes"
+                )
         if failed := rule.failures(values):
             lengths = ", ".join(f"{s} = {n}" for s, n in values.items() if s != "B")
             reason = f" (at {failed[0].reason})" if failed[0].reason else ""

@@ -52,6 +52,10 @@ def open_nested(state: State, spec: NodeSpec) -> Part | None:
     if part.findings:
         state.broken.add(spec.name)
         return None
+    if part.cut:
+        message = "the nested recipe is cut, so that a part of it has nothing to read; nest the whole one"
+        state.fail(spec, message, tree.mark, f"{spec.path}.recipe")
+        return None
     if part.adapters is not None and part.adapters.value:
         message = "the nested recipe has adapters; say them in this recipe, whose names they go by"
         state.fail(spec, message, tree.mark, f"{spec.path}.recipe")

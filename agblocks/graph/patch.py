@@ -32,6 +32,7 @@ class Patched:
     optional: frozenset[str] = frozenset()  # inputs that a call may leave out
     nodes: dict[str, NodeSpec] = field(default_factory=dict)
     keep: list[Tree] = field(default_factory=list)
+    cut: list[Tree] = field(default_factory=list)  # edges that are given instead of computed
     adapters: Tree | None = None
     removed: dict[str, Verb] = field(default_factory=dict)
     inner: Inner = field(default_factory=lambda: Inner())
@@ -50,6 +51,8 @@ class Patched:
         made |= self.inner.plain()
         if self.keep:
             made["keep"] = [tree.plain() for tree in self.keep]
+        if self.cut:
+            made["cut"] = [tree.plain() for tree in self.cut]
         if self.adapters is not None:
             made["adapters"] = self.adapters.plain()
         return {key: value for key, value in made.items() if value not in ({}, [])}

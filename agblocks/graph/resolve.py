@@ -48,10 +48,15 @@ def resolve(recipe: str | Path | Mapping[str, Any], *overrides: str, keep: Itera
     process(state, layered.nodes, inner, wanted)
     unanswered(state, inner, wanted)
     kept = _kept(state, layered.keep)
+    given = _given(state, layered, heads)
     adapters = read_specs(layered.adapters, "adapters", state.findings) if layered.adapters is not None else ()
     if state.findings:
         raise RecipeError(state.findings)
-    return replace(_pruned(state, layered, heads, kept), adapters=adapters)
+    resolved = _pruned(state, layered, heads, kept, given)
+    _check_given(state, resolved, given)
+    if state.findings:
+        raise RecipeError(state.findings)
+    return replace(resolved, adapters=adapters)
 
 
 def _add_input(state: State, name: str, tree: Tree, optional: bool) -> None:
@@ -105,16 +110,53 @@ def _kept(state: State, patterns: Iterable[Tree]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _pruned(state: State, layered: Patched, heads: dict[str, float], keep: tuple[str, ...]) -> Resolved:
+def _given(state: State, layered: Patched, heads: Mapping[str, float]) -> dict[str, Tree]:
+    """The edges that `cut` names; findings for what is none, and for heads."""
+    found: dict[str, Tree] = {}
+    for index, tree in enumerate(layered.cut):
+        edge = state.names.get(tree.value, tree.value)
+        problem = ""
+        if edge in layered.inputs:
+            problem = f"{tree.value!r} is an input already"
+        elif edge in heads:
+            problem = f"{tree.value!r} is a head: nothing of the model would be left of it"
+        elif edge in state.edges:
+            found[edge] = tree
+        elif tree.value.partition(".")[0] in set(layered.nodes) - {*state.nodes, *state.stages}:
+            problem = f"nothing reads {tree.value!r}"
+        elif not state.is_broken(tree.value):
+            problem = f"there is no edge {tree.value!r}; {near(tree.value, state.known())}"
+        if problem:
+            state.findings.find(problem, tree.mark, f"cut[{index}]")
+    return found
+
+
+def _check_given(state: State, resolved: Resolved, given: Mapping[str, Tree]) -> None:
+    """Findings for cut edges that nothing reads, and for nodes of which one edge is given and another one wanted."""
+    read = {*resolved.heads, *map(resolved.edge, resolved.keep)}
+    read.update(name for node in resolved.nodes.values() for name in node.inputs.values())
+    for index, (edge, tree) in enumerate(given.items()):
+        if edge not in resolved.inputs:
+            state.findings.find(f"nothing that is left reads {tree.value!r}", tree.mark, f"cut[{index}]")
+        for node in resolved.nodes.values():
+            if edge in node.outputs:
+                others = [other for other in node.outputs if other in read and other not in given]
+                message = f"{tree.value!r} is given, but its node still has to make {', '.join(map(repr, others))}"
+                state.findings.find(message, tree.mark, f"cut[{index}]", "cut there too")
+
+
+def _pruned(
+    state: State, layered: Patched, heads: dict[str, float], keep: tuple[str, ...], given: Mapping[str, Tree]
+) -> Resolved:
     alive = {*heads, *(state.names.get(name, name) for name in keep)}
-    nodes = {node.name: node for node in reached(state.nodes.values(), alive)}
+    nodes = {node.name: node for node in reached(state.nodes.values(), alive, given)}
     alive.update(edge for node in nodes.values() for edge in node.outputs)
     edges = {name: info for name, info in state.edges.items() if name in alive}
     names = {name: edge for name, edge in state.names.items() if edge in edges}
     gone = dict.fromkeys((*layered.nodes, *state.names, *state.edges))
     return Resolved(
         name=layered.name,
-        inputs={name: edges[name] for name in layered.inputs if name in edges},
+        inputs={name: edges[name] for name in (*given, *layered.inputs) if name in edges},
         nodes=nodes,
         edges=edges,
         names=names,
@@ -122,6 +164,7 @@ def _pruned(state: State, layered: Patched, heads: dict[str, float], keep: tuple
         keep=keep,
         pruned=tuple(name for name in gone if name not in edges and name not in names),
         recipe=layered.plain(),
+        cut=tuple(name for name in given if name in edges),
     )
 
 

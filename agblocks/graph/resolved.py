@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Resolved:
     pruned: tuple[str, ...]
     recipe: Mapping[str, Any]
     adapters: tuple[adapter_spec.AdapterSpec, ...] = ()
+    cut: tuple[str, ...] = ()  # edges that are inputs here, instead of being computed
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Resolved:
         return self  # nothing in it changes
@@ -51,7 +52,8 @@ class Resolved:
     @property
     def digest(self) -> str:
         """What the heads compute, whatever the nodes are called."""
-        return digest.of_recipe(self.edges[self.edge(name)].digest for name in (self.heads or self.keep))
+        made = [self.edges[self.edge(name)].digest for name in (self.heads or self.keep)]
+        return digest.of_recipe([*made, *(f"cut {self.edges[name].digest}" for name in self.cut)])
 
     @property
     def adapters_digest(self) -> str:
@@ -63,6 +65,10 @@ class Resolved:
         found = self.names.get(name, name)
         if found in self.edges:
             return found
+        if self.cut and name in self.pruned:
+            raise InputError(
+                f"{name!r} is not computed: this is what reads {', '.join(map(repr, self.cut))}, where a recipe was cut"
+            )
         if name in self.pruned or any(name.startswith(f"{gone}.") for gone in self.dropped):
             raise InputError(
                 f"{name!r} was dropped, as no head reads it; keep it by 'keep: [{name}]' in the recipe or "
@@ -95,11 +101,16 @@ class Resolved:
         return reached(self.nodes.values(), {self.edge(name) for name in outputs})
 
 
-def reached(nodes: Iterable[ResolvedNode], wanted: set[str]) -> list[ResolvedNode]:
-    """Of nodes in running order, those that the wanted edges need. Adds to `wanted` every edge that they read."""
+def reached(
+    nodes: Iterable[ResolvedNode], wanted: set[str], given: Collection[str] = frozenset()
+) -> list[ResolvedNode]:
+    """Of nodes in running order, those that the wanted edges need. Adds to `wanted` every edge that they read.
+
+    `given` are edges that are there already.
+    """
     found = []
     for node in reversed(list(nodes)):
-        if wanted.intersection(node.outputs):
+        if wanted.intersection(node.outputs).difference(given):
             wanted.update(node.inputs.values())
             found.append(node)
     return found[::-1]

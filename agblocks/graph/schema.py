@@ -14,7 +14,20 @@ from .signature import Port, parse_axes
 from .source import Tree
 
 VERSION = 1
-RECIPE_KEYS = ("recipe", "name", "base", "inputs", "nodes", "heads", "remove", "replace", "set", "keep", "adapters")
+RECIPE_KEYS = (
+    "recipe",
+    "name",
+    "base",
+    "inputs",
+    "nodes",
+    "heads",
+    "remove",
+    "replace",
+    "set",
+    "keep",
+    "cut",
+    "adapters",
+)
 NODE_KEYS = ("block", "recipe", "in", "args", "shape")
 HEAD_KEYS = (*NODE_KEYS, "weight")
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
@@ -91,6 +104,7 @@ class Recipe:
     set: dict[str, Tree]
     set_marks: dict[str, Mark]
     keep: tuple[Tree, ...]
+    cut: tuple[Tree, ...] = ()
     adapters: Tree | None = None  # None where the file says nothing of them
     broken: frozenset[str] = frozenset()  # nodes and inputs of the wrong form: what reads them is not reported again
     optional: frozenset[str] = frozenset()  # inputs that a call may leave out
@@ -153,6 +167,7 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
         set=sets,
         set_marks=dict(settings.keys) if settings is not None else {},
         keep=_texts(top.get("keep"), "keep", findings),
+        cut=_texts(top.get("cut"), "cut", findings),
         adapters=top.get("adapters"),
         broken=frozenset(broken),
         optional=optional,
