@@ -13,31 +13,41 @@ from .errors import RunError
 from .evaluate import Evaluation, evaluate
 from .fit import fit
 from .frozen import freeze
-from .groups import parameter_groups, plan
+from .groups import parameter_groups
 from .metrics import Score, score
+from .plan import Part, Plan, plan
 from .predict import predict, write_predictions
-from .ridge import Ridge, fit_ridge
+from .ridge import Ridge, RidgeProbe, fit_ridge, fit_ridge_features
 from .run import Run, load_run, save_run
 from .settings import Settings
 from .sources import Source, read_data
+from .transfer import Transfer, TransferError
 from .tune import Tune
+from .unfreeze import Unfreeze
 from .wiring import Target, Wiring, wire
 
 __all__ = [
     "Evaluation",
+    "Part",
+    "Plan",
     "Ridge",
+    "RidgeProbe",
     "Run",
     "RunError",
     "Score",
     "Settings",
     "Source",
     "Target",
+    "Transfer",
+    "TransferError",
     "Tune",
+    "Unfreeze",
     "Wiring",
     "crossval",
     "evaluate",
     "fit",
     "fit_ridge",
+    "fit_ridge_features",
     "freeze",
     "load_run",
     "parameter_groups",

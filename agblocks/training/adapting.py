@@ -17,7 +17,7 @@ from ..graph.resolve import Resolved, resolve
 from .errors import RunError
 from .frozen import Frozen
 from .settings import Settings
-from .tune import FULL, HEAD
+from .terms import FULL, HEAD
 
 Specs = Sequence[AdapterSpec | str | Mapping[str, Any]]
 FOLDER = "adapters"  # of a run, with a file for each member
@@ -43,7 +43,7 @@ def tuned(settings: Settings, resolved: Resolved) -> Settings:
     if not resolved.adapters:
         return settings if settings.tune else replace(settings, tune=FULL)
     tuning = replace(settings, tune=settings.tune or HEAD).tuning
-    if tuning.is_full or any(FULL in terms for _, terms in tuning.later):
+    if tuning.is_full or any(FULL in step.train for step in tuning.later):
         raise RunError(
             "tune=full trains everything, and adapters are for a frozen base: leave --tune out, and the heads train "
             f"beside them ({', '.join(map(str, resolved.adapters))}); or train without adapters"
@@ -65,7 +65,7 @@ def adapted(model: GraphModel, settings: Settings) -> GraphModel | Adapted:
         raise RunError(f"adapters of {model.resolved.name!r}: {error}") from None
     frozen = Frozen(made, settings.tuning)
     frozen.restore()
-    made.bank.open("default", [name for name, p in model.named_parameters() if frozen.after(p) is not None])
+    made.bank.open("default", [name for name, p in model.named_parameters() if frozen.when(p) is not None])
     return made
 
 

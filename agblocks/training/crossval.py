@@ -19,6 +19,7 @@ from .fit import fit
 from .metrics import Score, score
 from .ridge import fit_ridge
 from .settings import Settings
+from .transfer import Transfer
 from .write import write_whole
 
 MODEL, RIDGE = "model", "ridge"
@@ -84,7 +85,8 @@ def crossval(
     construct: Construct | None = None,
     heads: Mapping[str, Sequence[str]] | None = None,
     inputs: Mapping[str, int] | None = None,
-    weights: str | Path | Mapping[str, Any] | None = None,
+    transfer: Transfer | Mapping[str, Any] | None = None,
+    weights: Any = None,
     weights_into: str | Sequence[str] | None = None,
     adapters: Specs | None = None,
     id_suffix: str | None = None,
@@ -98,8 +100,8 @@ def crossval(
 
     Every fold is a run folder (`fold-<name>`) that is skipped when finished and taken up where it stands when not.
     Ridge on `kmer`-mers (0: none) sees the same training rows and chooses its alpha on the same validation rows.
-    weights, weights_into: where every fold's training starts (see `fit`); they must not have seen the test rows.
-    adapters: as `fit` takes them.
+    transfer, weights, weights_into: where every fold's training starts (see `fit`); weights must not have seen the test
+        rows. adapters: as `fit` takes them.
     only: these test folds instead of all. told: called with each fold's scores as they come.
     Writes crossval.json, crossval.tsv and crossval.png.
     Errors: as `fit`; `RunError` without folds.
@@ -121,8 +123,8 @@ def crossval(
         splits = split_by_fold(table, valid=valid, test=name)
         run = fit(
             recipe, table, splits, folder / f"fold-{name}", settings, overrides=overrides, construct=construct,
-            heads=heads, inputs=inputs, weights=weights, weights_into=weights_into, adapters=adapters,
-            id_suffix=id_suffix, resume=not overwrite, overwrite=overwrite, progress=progress,
+            heads=heads, inputs=inputs, transfer=transfer, weights=weights, weights_into=weights_into,
+            adapters=adapters, id_suffix=id_suffix, resume=not overwrite, overwrite=overwrite, progress=progress,
         )  # fmt: skip
         made = evaluate(run, table, splits.test)
         predicted = {MODEL: made.predicted}

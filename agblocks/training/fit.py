@@ -18,6 +18,7 @@ from .initial import Initial
 from .run import Model, Run
 from .settings import Settings
 from .sources import stripping
+from .transfer import Transfer, said_once
 from .wiring import Wiring, check_fits, wire
 from .work import Work, carry_out
 from .write import insert_sum, write_whole
@@ -37,7 +38,8 @@ def fit(
     construct: Construct | None = None,
     heads: Mapping[str, Sequence[str]] | None = None,
     inputs: Mapping[str, int] | None = None,
-    weights: str | Path | Mapping[str, Any] | None = None,
+    transfer: Transfer | Mapping[str, Any] | None = None,
+    weights: Any = None,
     weights_into: str | Sequence[str] | None = None,
     adapters: Specs | None = None,
     source: Mapping[str, Any] | None = None,
@@ -52,12 +54,16 @@ def fit(
     recipe, overrides: as `agblocks.build` takes them. table, splits: rows of the three parts; they must not leak
         (`data.check_leaks`, with `id_suffix`). construct: from a row to the model's input.
     heads, inputs: as `wire` takes them.
+    transfer: where training starts, what is drawn anew, frozen and let train when, at which rates, with what adapters:
+        a `Transfer`, or a mapping of that form. The arguments that follow, and the settings' tune, unfreeze, reinit and
+        rates, say parts of it; what is said twice is an error. It is stored with the run, in `data["transfer"]`.
     weights, weights_into: where training starts, as `agblocks.load_weights` takes its source and `into`. What they
         lack, a new head say, starts as it is drawn. What was loaded is stored with the run, in `data["weights"]`.
     adapters: specs, as `agblocks.adapt` takes them, that train beside the heads, everything else frozen (or what
         `settings.tune` says, but not full); by default the recipe's own; `[]` for none.
     source: where the rows came from, to store with the run.
-    told: called before training with what was loaded, and with a table of what trains if that is not simply all.
+    told: called before training with what was loaded, and with a table of what trains (`plan`) if that is not simply
+        all of what was drawn.
     out: the run folder: model.safetensors (see `load_run`), metrics.json, predictions.tsv of the test rows,
         scatter.png, curves.png, members/ (a CSV of all epochs each), logs/ for TensorBoard, rows.tsv (each row's part);
         and adapters/, a file for each member with its adapters and what trained beside them alone (`load_adapter`).
@@ -73,11 +79,14 @@ def fit(
     resolved = recipe if isinstance(recipe, Resolved) and not overrides else resolve(
         recipe.recipe if isinstance(recipe, Resolved) else recipe, *overrides
     )  # fmt: skip
+    settings, loads, adapters = said_once(transfer, settings, weights, weights_into, adapters)
     resolved = with_adapters(resolved, adapters)
     settings = tuned(settings, resolved)
     folder = Path(out)
     if not len(splits.train):
         raise RunError("there are no training rows")
+    if not len(splits.valid) and any(step.latest is None for step in settings.tuning.plateaus):
+        raise RunError("unfreeze: a plateau of the validation score needs validation rows, and there are none")
     used = np.concatenate([splits.train, splits.valid, splits.test])
     wiring = wire(resolved, table.target_names, heads, inputs)
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
@@ -85,7 +94,7 @@ def fit(
     check_fits(resolved, wiring, table, used, construct)
     work = OnSequences(table, splits, construct, wiring, dict(source or {}))
     return carry_out(
-        work, resolved, folder, settings, Initial(resolved, weights, weights_into), resume=resume, overwrite=overwrite,
+        work, resolved, folder, settings, Initial(resolved, loads), resume=resume, overwrite=overwrite,
         progress=progress, told=told,
     )  # fmt: skip
 

@@ -19,17 +19,19 @@ class Frozen:
     def __init__(self, model: nn.Module, tune: Tune):
         self.model, self.tune = model, tune
         self._flags = [(p, p.requires_grad) for p in model.parameters()]
-        self._after: dict[int, int] = {id(p): 0 for p, flag in self._flags if flag}  # epochs until it trains
+        # Stage, and epochs of that stage, until it trains.
+        self._when: dict[int, tuple[int, int]] = {id(p): (0, 0) for p, flag in self._flags if flag}
         if not tune.is_full:
             graph = graph_of(model)
             for parameter in graph.parameters():
-                self._after.pop(id(parameter), None)
-            for epochs, terms in ((0, tune.what), *tune.later):
-                new = [p for p in chosen(graph, terms) if id(p) not in self._after]
-                if epochs and not new:
-                    raise RunError(f"unfreeze {epochs}={'+'.join(terms)}: all of it trains before that")
-                self._after.update({id(p): epochs for p in new})
-        if not self._after:
+                self._when.pop(id(parameter), None)
+            for i, (*when, terms) in enumerate(tune.joining):
+                said = f"unfreeze {tune.later[i - 1].when}:" if i else "tune"
+                new = [p for p in chosen(graph, terms, said) if id(p) not in self._when]
+                if i and not new:
+                    raise RunError(f"unfreeze {tune.later[i - 1]}: all of it trains before that")
+                self._when.update({id(p): (when[0], when[1]) for p in new})
+        if not self._when:
             raise RunError(f"tune {tune.tune}: nothing trains: every parameter is frozen")
         self._norms: list[tuple[nn.Module, list[nn.Parameter]]] = []
         self._rested: set[int] = set()
@@ -44,14 +46,22 @@ class Frozen:
         self.advance(0)
 
     def after(self, parameter: nn.Parameter) -> int | None:
-        """After how many epochs a parameter trains; 0 from the start, None never."""
-        return self._after.get(id(parameter))
+        """After how many epochs of its stage a parameter trains; 0 from the stage's start, None never."""
+        when = self.when(parameter)
+        return None if when is None else when[1]
 
-    def advance(self, epochs: int) -> None:
-        """Let train what does once so many epochs are over. To be called before each epoch; the order is free."""
+    def when(self, parameter: nn.Parameter) -> tuple[int, int] | None:
+        """The stage in which a parameter begins to train, 0 for the first, and after how many of its epochs."""
+        return self._when.get(id(parameter))
+
+    def advance(self, epochs: int, stage: int = 0) -> None:
+        """Let train what does once so many epochs of a stage are over, and all of the stages before it.
+
+        To be called before each epoch; the order is free.
+        """
         for parameter, _ in self._flags:
-            after = self.after(parameter)
-            parameter.requires_grad_(after is not None and after <= epochs)
+            when = self.when(parameter)
+            parameter.requires_grad_(when is not None and when <= (stage, epochs))
         self.settle()
 
     def settle(self) -> None:
@@ -75,7 +85,7 @@ class Frozen:
         now = [p.requires_grad for p, _ in self._flags]
         try:
             for parameter, _ in self._flags:
-                parameter.requires_grad_(self.after(parameter) is not None)
+                parameter.requires_grad_(self.when(parameter) is not None)
             yield
         finally:
             for (parameter, _), flag in zip(self._flags, now, strict=True):

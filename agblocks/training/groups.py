@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from .._torchvision import mend
 from ..graph.model import GraphModel
-from .choose import graph_of
+from .choose import chosen, graph_of
 from .errors import RunError
-from .frozen import Frozen
+from .rates import Rates
 from .settings import Settings
 
 
@@ -23,6 +22,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     head_lr: float = 1.0,
     min_scale: float = 0.0,
+    rates: Rates = (),
 ) -> list[dict[str, Any]]:
     """Groups of everything that wants a gradient, each parameter once, in an order that depends on the model alone.
 
@@ -31,6 +31,8 @@ def parameter_groups(
     * the deepest layer before the heads has 1, each layer below `layer_decay` times the one above, by the recipe's
       depth (`group_matcher`; nodes side by side share a layer), and never less than `min_scale`;
     * heads have `head_lr`; what is not of the recipe's model (adapters) has 1;
+    * `rates` of parts (`as_rates`) are multiplied with that: where several name a parameter, the one that names the
+      fewest parameters;
     * a model's own `learning_rates()`, parameter's name -> factor, is multiplied with that.
     Source: timm's layer decay, and Bao et al. 2021 (BEiT).
     """
@@ -39,10 +41,11 @@ def parameter_groups(
     scales = _scales(model, layer_decay, head_lr, min_scale)
     own: Callable[[], Mapping[str, float]] | None = getattr(model, "learning_rates", None)
     factors = dict(own()) if own is not None else {}
+    parts = factors_of(model, rates)
     groups: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = scales.get(id(parameter), 1.0) * factors.pop(name, 1.0)
+            scale = scales.get(id(parameter), 1.0) * parts.get(id(parameter), 1.0) * factors.pop(name, 1.0)
             groups.setdefault(scale, ([], []))[id(parameter) in spared].append(parameter)
     if odd := set(factors) - set(named.values()):
         raise RunError(f"learning_rates() of the model names {sorted(odd)[0]!r}, which it does not have")
@@ -56,14 +59,15 @@ def parameter_groups(
 
 def _spared(model: nn.Module, named: Mapping[int, str]) -> Iterator[nn.Parameter]:
     names = set(getattr(model, "no_weight_decay", set)())
-    inner = {id(p) for graph in _graphs(model) for name, p in graph.named_parameters() if name in names}
+    inner = {id(p) for graph in graphs(model) for name, p in graph.named_parameters() if name in names}
     for parameter in model.parameters():
         vector = parameter.ndim <= 1 or (parameter.ndim > 2 and parameter.numel() == parameter.shape[0])
         if vector or named[id(parameter)] in names or id(parameter) in inner:
             yield parameter
 
 
-def _graphs(model: nn.Module) -> list[GraphModel]:
+def graphs(model: nn.Module) -> list[GraphModel]:
+    """The recipes' models in a model, itself mostly."""
     return [module for module in model.modules() if isinstance(module, GraphModel)]
 
 
@@ -85,6 +89,25 @@ def _scales(model: nn.Module, layer_decay: float, head_lr: float, min_scale: flo
     return {**scales, **dict.fromkeys(heads, head_lr)}
 
 
+def factors_of(model: nn.Module, rates: Rates) -> dict[int, float]:
+    """Factor by parameter. Errors: `RunError` for names that fit nothing, and where no entry is the narrower one."""
+    if not rates:
+        return {}
+    graph = graph_of(model)
+    found: dict[int, list[tuple[int, float, str]]] = {}
+    for terms, factor in rates:
+        named = chosen(graph, terms, "rates", heads=False)
+        for parameter in named:
+            found.setdefault(id(parameter), []).append((len(named), factor, "+".join(terms)))
+    for name, parameter in graph.named_parameters():
+        fewest = min(found.get(id(parameter), [(0, 1.0, "")]))[0]
+        equal = [(factor, text) for size, factor, text in found.get(id(parameter), ()) if size == fewest]
+        if len({factor for factor, _ in equal}) > 1:
+            said = " and ".join(f"{text}={factor:g}" for factor, text in equal)
+            raise RunError(f"rates: {said} both name {name}, and as many parameters; which is it?")
+    return {key: min(entries)[1] for key, entries in found.items()}
+
+
 class _Trunk:
     """What timm asks of a model, without the heads: so that the deepest layer has scale 1, not the heads'."""
 
@@ -95,81 +118,9 @@ class _Trunk:
         return iter(self.named.items())
 
 
-@dataclass(frozen=True)
-class Part:
-    """Parameters of one node that are trained alike. after: how many epochs until they train, None never."""
-
-    name: str
-    parameters: int
-    after: int | None
-    lr_scale: float
-    decays: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What trains, part by part, in the model's order. `print(plan)` gives it as a table."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def parameters(self) -> int:
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def trained(self) -> int:
-        """Parameters that train at some time."""
-        return sum(part.parameters for part in self.parts if part.after is not None)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether everything trains, all the time, at one learning rate."""
-        return all(part.after == 0 and part.lr_scale == 1 for part in self.parts)
-
-    def __str__(self) -> str:
-        rows = [("", "parameters", "trains", "lr x", "decays")]
-        for part in self.parts:
-            later = f"after {part.after} epoch" + ("" if part.after == 1 else "s")
-            trains = "no" if part.after is None else "yes" if part.after == 0 else later
-            rest = ("", "") if part.after is None else (f"{part.lr_scale:.4g}", "yes" if part.decays else "no")
-            rows.append((part.name, f"{part.parameters:,}", trains, *rest))
-        wide = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}  {e}".rstrip() for a, b, c, d, e in rows
-        ]
-        share = 100 * self.trained / max(1, self.parameters)
-        return "\n".join([*lines, f"{self.trained:,} of {self.parameters:,} parameters train ({share:.3g} %)"])
-
-
-def plan(model: nn.Module, settings: Settings) -> Plan:
-    """What the settings train of a model. Errors: `RunError` as `freeze`. The model is left as it was.
-
-    Use when: before training, to see what a policy and a layer decay mean.
-    """
-    frozen = Frozen(model, settings.tuning)
-    try:
-        with frozen.ever():
-            groups = groups_of(model, settings)
-        known = {id(p): (g["lr_scale"], g["weight_decay"] > 0) for g in groups for p in g["params"]}
-        parts: dict[tuple[str, int | None, float, bool], int] = {}
-        nodes = {
-            id(p): node
-            for graph in _graphs(model)
-            for node in graph.resolved.nodes
-            for p in graph.get_submodule(node).parameters()
-        }
-        for name, parameter in model.named_parameters():
-            where = nodes.get(id(parameter), "adapters" if name.startswith("bank.") else name.partition(".")[0])
-            key = (where, frozen.after(parameter), *known.get(id(parameter), (0.0, False)))
-            parts[key] = parts.get(key, 0) + parameter.numel()
-        return Plan(tuple(Part(name, n, after, scale, decays) for (name, after, scale, decays), n in parts.items()))
-    finally:
-        frozen.restore()
-
-
 def groups_of(model: nn.Module, settings: Settings) -> list[dict[str, Any]]:
     """`parameter_groups` by the numbers of the settings."""
     return parameter_groups(
         model, settings.weight_decay, layer_decay=settings.layer_decay, head_lr=settings.head_lr,
-        min_scale=settings.min_scale,
+        min_scale=settings.min_scale, rates=settings.factors,
     )  # fmt: skip

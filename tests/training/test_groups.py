@@ -14,7 +14,8 @@ from tune_helpers import LAYERED, THREE, made, trained_names
 from agblocks import build
 from agblocks.training import RunError, Settings
 from agblocks.training.frozen import freeze
-from agblocks.training.groups import parameter_groups, plan
+from agblocks.training.groups import parameter_groups
+from agblocks.training.plan import plan
 from agblocks.training.module import schedule
 from agblocks.training.tune import Tune
 

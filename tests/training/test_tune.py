@@ -79,7 +79,7 @@ def test_a_policy_is_data(what, later):
         ("head", "two=encoder", "'two'; wanted a whole number"),
         ("head", "3=a,3=b", "after 3, 3 epochs"),
         ("head", "5=a,3=b", "after 5, 3 epochs"),
-        ("head", "3=", "tune: ''"),
+        ("head", "3=", "unfreeze: ''"),
         ("full", "3=encoder", "everything trains from the start"),
     ],
 )
