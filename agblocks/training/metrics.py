@@ -80,7 +80,7 @@ def _score(predicted: Array, observed: Array, name: str, bootstrap: int, seed: i
     p, o = predicted[there], observed[there]
     n = len(p)
     mse = float(np.mean((p - o) ** 2)) if n else _NAN
-    reason = _why_not(p, o)
+    reason = why_no_correlation(p, o)
     if reason:
         made = Score(name, n, _NAN, _NAN, mse, reason=reason)
     else:
@@ -94,7 +94,7 @@ def _score(predicted: Array, observed: Array, name: str, bootstrap: int, seed: i
     return Score(**{**asdict(made), **ends})
 
 
-def _why_not(p: Array, o: Array) -> str:
+def why_no_correlation(p: Array, o: Array) -> str:
     """Why there is no correlation; "" where there is."""
     if len(p) < 3:
         return f"{len(p)} rows; a correlation wants at least 3"
