@@ -115,5 +115,6 @@ def test_recipe_keys_and_commands():
 
 
 COMMANDS = [
-    "adapters", "blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show"
+    "adapters", "blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show",
+    "study",
 ]  # fmt: skip

@@ -1,0 +1,79 @@
+"""Fits by gradient: a probe's head, a fine-tuning, a model trained from scratch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ...training import Settings, evaluate, fit
+from ...training.errors import RunError
+from ...training.run import Run
+from ..cell import Cell
+from ..errors import WorkError
+from ..rows import parts, read_rows
+from ..store import RUN, Predictions, Store
+from .outcome import Done
+from .perform import Ended
+
+
+def do(cells: Sequence[Cell], store: Store, ended: Ended) -> None:
+    """Each cell's training, from its last checkpoint if it was begun before."""
+    for cell in cells:
+        try:
+            ended(cell, _trained(cell, store))
+        except Exception as error:
+            ended(cell, error)
+
+
+def _trained(cell: Cell, store: Store) -> Done:
+    begun = time.monotonic()
+    document, given = cell.document, cell.given
+    rows = read_rows(given["data"])
+    if rows.sha256 != document["data"]:
+        raise WorkError("the rows have changed since the study was planned; run it again")
+    splits = parts(rows, document["test"], document["valid"], document["rows"], document.get("drawn", 0))
+    settings = Settings.from_dict(given["settings"])
+    folder = store.folder(cell.id) / RUN
+
+    def run(resume: bool) -> Run:
+        return fit(
+            given["recipe"], rows.table, splits, folder, settings, construct=rows.construct,
+            inputs=document.get("inputs"), source=given["data"], id_suffix=rows.id_suffix,
+            resume=resume, overwrite=not resume, **arguments(cell, store),
+        )  # fmt: skip
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made = run(True)
+    except RunError as error:
+        if "resuming needs" not in str(error) and "cannot be read" not in str(error):
+            raise
+        made = run(False)  # begun by another version, or cut off while it was being made
+    scored = {part: evaluate(made, rows.table, at, part=part) for part, at in splits.parts().items() if part != "train"}
+    test = scored["test"]
+    history = made.metrics["members"]
+    chosen = {"epoch": [member["kept"]["epoch"] for member in history], "epochs": [m["epochs"] for m in history]}
+    ids = [rows.table.ids[i] for i in splits.test.tolist()]
+    return Done(
+        {part: list(one.scores) for part, one in scored.items()},
+        {part: len(at) for part, at in splits.parts().items()},
+        Predictions(ids, test.names, test.observed, test.predicted), time.monotonic() - begun, chosen,
+        made.data.get("parameters", {}), made.data.get("weights", {}).get("sha256"),
+    )  # fmt: skip
+
+
+def arguments(cell: Cell, store: Store) -> dict[str, Any]:
+    """The `transfer` argument of `fit`: where a cell starts, and what of it trains."""
+    said = dict(cell.given["transfer"])
+    if loads := sources(cell, store):
+        said["weights"] = loads
+    return {"transfer": said}
+
+
+def sources(cell: Cell, store: Store) -> list[dict[str, Any]]:
+    """Where a cell's weights are found now. Errors: `WorkError` where another cell's are gone."""
+    return [
+        {"from": str(store.weights(source["cell"]) if "cell" in source else source["path"]), "into": source["into"]}
+        for source in cell.given["weights"]
+    ]
