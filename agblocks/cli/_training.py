@@ -46,6 +46,9 @@ _SETTINGS = {
     "ensemble": "models of consecutive seeds, whose predictions are averaged",
     "precision": "32-true | bf16-mixed | 16-mixed",
     "device": "auto | cpu | gpu",
+    "devices": "processes on each machine that train together; --batch-size stays that of all",
+    "nodes": "machines that train together, by a cluster's srun or torchrun",
+    "strategy": "auto | ddp | fsdp (parts of the model on each device)",
     "seed": "of weights, batches, augmentation and dropout",
 }
 _SOURCE: dict[str, tuple[Any, str, tuple[str, ...]]] = {

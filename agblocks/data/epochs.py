@@ -23,9 +23,11 @@ class Epochs(ABC):
     `state_dict()` holds epoch and next batch, `load_state_dict` takes it up again, also in the middle of an epoch, and
     refuses a state from other data or settings. A pass that ends moves on to the next epoch; a pass that is broken off
     starts over, unless its state is loaded. Lightning finds these methods by itself, and `set_epoch` through `sampler`.
+    Where several processes train together, `share` gives each its part of the same batches.
     """
 
     batch_sampler: None = None  # Lightning looks for it beside `sampler`
+    share: tuple[int, int] = (0, 1)  # this process's number, and of how many that train together
 
     @abstractmethod
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -53,8 +55,16 @@ class Epochs(ABC):
         for i, rows in enumerate(self.plan(epoch)):
             if i >= begin:
                 self.position = i + 1
-                yield self._batch(rows, epoch)
+                yield self._shared(rows, epoch)
         self.start(epoch + 1)
+
+    def _shared(self, rows: NDArray[np.int64], epoch: int) -> Batch:
+        """This process's rows of a batch, with `shares`, how many each has; all rows where there are too few."""
+        number, size = self.share
+        if size == 1 or len(rows) < size:
+            return self._batch(rows, epoch)
+        parts = np.array_split(rows, size)
+        return {**self._batch(parts[number], epoch), "shares": [len(part) for part in parts]}
 
     def start(self, epoch: int = 0, batch: int = 0) -> None:
         """Stand before that batch of that epoch."""

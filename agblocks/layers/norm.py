@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
+from .across import mean_over_processes
+
 Statistics = Literal["batch", "ema", "frozen"]
 Norm = Literal["rms_batch", "batch", "layer", "rms", "none"]  # in evaluation, each position by itself
 GroupedNorm = Literal["rms_batch", "batch", "group", "layer", "rms", "none"]
@@ -26,8 +28,8 @@ class RMSBatchNorm(nn.Module):
     * `frozen`: the kept one, which stays: for published weights. (A layer left in `eval()` does the same.)
 
     `mean_square` is float32 state, starts at 1, stays float32 under `.half()` and `.bfloat16()` (its decay would be
-    lost in rounding) and follows `.double()`. A forward pass that gradient
-    checkpointing repeats leaves it. `synchronize` averages the batch's mean square over all processes.
+    lost in rounding) and follows `.double()`. A forward pass that gradient checkpointing repeats leaves it.
+    `synchronize` takes the mean square over the whole of a batch that several processes share.
 
     Shapes: any with `channels` at `dim` -> the same. Source: AlphaGenome, which has the frozen form; the official code
     defines no training mode, the one here is ours.
@@ -86,11 +88,7 @@ class RMSBatchNorm(nn.Module):
         dim = self.dim % x.dim()
         others = [d for d in range(x.dim()) if d != dim]
         mean = x.to(torch.promote_types(x.dtype, torch.float32)).square().mean(others)
-        if self.synchronize and torch.distributed.is_available() and torch.distributed.is_initialized():
-            from torch.distributed.nn.functional import all_reduce
-
-            mean = all_reduce(mean) / torch.distributed.get_world_size()
-        return mean
+        return mean_over_processes(mean, x.numel() // self.channels)[0] if self.synchronize else mean
 
     def _along(self, vector: Tensor, x: Tensor) -> Tensor:
         return vector.view(-1, *(1,) * (x.dim() - 1 - self.dim % x.dim()))

@@ -15,15 +15,16 @@ class Average(nn.Module):
     """`module` is the model with averaged weights: `mean = decay * mean + (1 - decay) * now`, the decay warmed up.
 
     fixed: tensors that never change; they are shared, not copied, so of a frozen base there is one in memory.
+    copy: a copy of the model made already, where it can't be copied any more (spread over processes).
     Running statistics of norms that move are averaged as weights are; whole numbers are copied.
     """
 
     n_averaged: Tensor
 
-    def __init__(self, model: nn.Module, decay: float, fixed: Iterable[Tensor] = ()):
+    def __init__(self, model: nn.Module, decay: float, fixed: Iterable[Tensor] = (), copy: nn.Module | None = None):
         super().__init__()
         shared: dict[int, Any] = {id(tensor): tensor for tensor in fixed}
-        self.module = deepcopy(model, dict(shared))
+        self.module = deepcopy(model, dict(shared)) if copy is None else copy
         self.register_buffer("n_averaged", torch.tensor(0))
         self._average = _warmed(decay)
         for parameter in self.module.parameters():
@@ -37,8 +38,8 @@ class Average(nn.Module):
         for mean, now in zip(_tensors(self.module), _tensors(model), strict=True):
             if mean is not now:
                 pair = kinds.setdefault((mean.device, mean.dtype), ([], []))
-                pair[0].append(mean.detach())
-                pair[1].append(now.detach())
+                pair[0].append(_own(mean.detach()))
+                pair[1].append(_own(now.detach()))
         first = bool(self.n_averaged == 0)
         for (_, dtype), (means, nows) in kinds.items():
             if first or not (dtype.is_floating_point or dtype.is_complex):
@@ -46,6 +47,12 @@ class Average(nn.Module):
             else:
                 self._average(means, nows, self.n_averaged)
         self.n_averaged += 1
+
+
+def _own(tensor: Any) -> Tensor:
+    """This process's part, where processes hold parts: both models are spread alike."""
+    found: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return found
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

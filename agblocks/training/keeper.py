@@ -65,7 +65,8 @@ class Keeper(Checkpoint):
         if self.done:
             trainer.should_stop = True
         trainer.save_checkpoint(self.file)
-        write_history(self.file.with_suffix(".csv"), self.history)
+        if trainer.is_global_zero:
+            write_history(self.file.with_suffix(".csv"), self.history)
 
     def _better(self) -> bool:
         """Whether the last epoch is to be kept; while no score is finite, and without validation rows, it always is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from .._torchvision import mend
 from ..data.draw import keys
+from ..layers.across import apart
 from .average import Average
 from .errors import RunError
 from .frozen import Frozen
 from .groups import groups_of
 from .metrics import score
+from .parallel.shares import SHARES, put_together, rows_of, scale
 from .settings import Settings
 from .wiring import Wiring
 
@@ -40,11 +43,13 @@ class Fitting(LightningModule):
 
     def __init__(self, model: nn.Module, wiring: Wiring, settings: Settings, steps: int, seed: int):
         super().__init__()
+        copies = _sharded(model, settings)
+        model = copies[0] if copies else model
         self.model: Any = model
         self.wiring, self.settings, self.steps, self.seed = wiring, settings, steps, seed
         self.frozen = Frozen(model, settings.tuning)
         fixed = self.frozen.fixed()
-        self.average = Average(model, settings.ema, fixed) if settings.ema else None
+        self.average = Average(model, settings.ema, fixed, *copies[1:]) if settings.ema else None
         still = {id(tensor) for tensor in fixed}
         self._fixed = {name for name, held in model.state_dict(keep_vars=True).items() if id(held) in still}
         self.strict_loading = not self._fixed
@@ -66,7 +71,7 @@ class Fitting(LightningModule):
     def kept(self) -> dict[str, Tensor]:
         """Of the best model's state, copied to the CPU, what training changes; the rest is as it was at the start."""
         state = self.best.state_dict()
-        return {k: v.detach().to("cpu", copy=True) for k, v in state.items() if k not in self._fixed}
+        return {k: _whole(v.detach()) for k, v in state.items() if k not in self._fixed}
 
     # What trains
 
@@ -96,12 +101,14 @@ class Fitting(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._stepped = False
-        torch.manual_seed(int(keys(self.seed, self.global_step, [self.global_rank], _DROPOUT)[0] >> np.uint64(1)))
+        number = self.global_rank if SHARES in batch else 0  # the same rows want the same draws
+        torch.manual_seed(int(keys(self.seed, self.global_step, [number], _DROPOUT)[0] >> np.uint64(1)))
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
-        loss = self._loss(self.model, batch, self.model.loss_outputs)[0]
-        self._losses.append((loss.detach(), len(batch["index"])))
-        return loss
+        with nullcontext() if SHARES in batch else apart():
+            loss = self._loss(self.model, batch, self.model.loss_outputs)[0]
+        self._losses.append((loss.detach(), rows_of(batch)))
+        return loss * scale() if SHARES in batch else loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.average is not None and self._stepped:
@@ -117,7 +124,7 @@ class Fitting(LightningModule):
         self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
-        self.train_loss = _mean(self._losses)
+        self.train_loss = self._agreed(_mean(self._losses))
         if not math.isfinite(self.train_loss):
             raise RunError(
                 f"the training loss became {self.train_loss} in epoch {self.current_epoch + 1}; a lower lr, a smaller "
@@ -132,10 +139,10 @@ class Fitting(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         model = self.best
-        loss, outputs = self._loss(model, batch, dict.fromkeys((*model.loss_outputs, *self.wiring.heads)))
-        self._held.append((loss, len(batch["index"])))
+        loss, outputs, targets = self._loss(model, batch, dict.fromkeys((*model.loss_outputs, *self.wiring.heads)))
+        self._held.append((loss, rows_of(batch)))
         heads = self.wiring.heads
-        made, wanted = (torch.cat([of[h].float() for h in heads], 1) for of in (outputs, batch["targets"]))
+        made, wanted = (torch.cat([of[h].float() for h in heads], 1) for of in (outputs, targets))
         self._seen[dataloader_idx].append((made, wanted))
 
     def on_validation_epoch_end(self) -> None:
@@ -145,11 +152,17 @@ class Fitting(LightningModule):
         predicted, observed = (part * self._deviations + self._means for part in parts)
         scores = score(predicted, observed, self._order)
         means = {m: _average([getattr(s, m) for s in scores]) for m in ("pearson", "spearman", "mse")}
-        self.valid = {"loss": _mean(self._held), **means}
+        self.valid = self._agreed({"loss": _mean(self._held), **means})
 
-    def _loss(self, model: Any, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        made = model(**self.wiring.inputs(batch["inputs"]), outputs=outputs)
-        return model.loss(made, batch["targets"]), made
+    def _loss(self, model: Any, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict, dict]:
+        """The loss of a whole batch, with its outputs and targets, whatever this process has of it."""
+        own = model(**self.wiring.inputs(batch["inputs"]), outputs=outputs)
+        made, targets = (put_together(tensors, batch.get(SHARES)) for tensors in (own, batch["targets"]))
+        return model.loss(made, targets), made, targets
+
+    def _agreed(self, value: Any) -> Any:
+        """As the first process has it: what is decided by it must not differ in a last bit."""
+        return self.trainer.strategy.broadcast(value)
 
     # Optimiser
 
@@ -196,6 +209,31 @@ def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -
         return settings.final_lr + (1 - settings.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def _sharded(model: nn.Module, settings: Settings) -> list[nn.Module]:
+    """Under fsdp a copy of the model in parts, and another for the moving average if there is one."""
+    if not settings.is_sharded:
+        return []
+    from .parallel.strategies import sharded
+
+    return sharded(model, settings, copies=2 if settings.ema else 1)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """A copy on the CPU, of all parts where processes hold parts."""
+    found: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return found.to("cpu", copy=True)
+
+
+def _spread(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor as `like` is: in parts, where processes hold parts."""
+    if not hasattr(like, "full_tensor"):
+        return tensor
+    from .parallel.strategies import spread
+
+    found: Tensor = spread(tensor, like)
+    return found
 
 
 def _mean(parts: list[tuple[Tensor, int]]) -> float:

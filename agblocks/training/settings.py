@@ -18,6 +18,7 @@ Monitor = Literal["pearson", "loss"]
 Strands = Literal["one", "both"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Device = Literal["auto", "cpu", "gpu"]
+Strategy = Literal["auto", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Settings:
     ambiguous: code of IUPAC letters other than N (`data.one_hot`).
     strands: "both" averages the predictions for both strands, in evaluation and prediction.
     ensemble: models of consecutive seeds, whose predictions are averaged.
-    precision, device: as Lightning knows them; one device. 16-mixed scales the loss; a step whose gradients are not
+    precision, device: as Lightning knows them. 16-mixed scales the loss; a step whose gradients are not
         finite is skipped, and the schedule and the moving average with it.
+    devices, nodes: processes that train together, devices on each of so many machines; several nodes need a cluster's
+        srun or torchrun. Each takes its share of the same batches, norms over batches see all of them, and the result
+        is that of one process but for rounding and the draws of dropout.
+    strategy: ddp, a whole model on each device; fsdp, parts of it on each, for models too large for one; auto is ddp.
     seed: of the initial weights, the order of batches, augmentation and dropout.
 
     Errors: `RunError` with everything that is wrong.
@@ -79,6 +84,9 @@ class Settings:
     ensemble: int = 1
     precision: Precision = "32-true"
     device: Device = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: Strategy = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,6 +114,12 @@ class Settings:
                 wrong.append(f"keep is last and patience {self.patience}, which stops at the best; wanted patience 0")
             if self.ema == 1:
                 wrong.append("ema is 1, which would never move; wanted a decay below 1, like 0.999")
+            if self.processes > self.batch_size:
+                wrong.append(f"batch_size is {self.batch_size} over {self.processes} processes, wanted a row for each")
+            if self.strategy == "fsdp" and self.processes == 1:
+                wrong.append("strategy is fsdp, which spreads a model over devices; wanted devices or nodes above 1")
+            if self.strategy == "fsdp" and self.precision == "16-mixed":
+                wrong.append("strategy is fsdp, whose parts of gradients are not scaled together; wanted bf16-mixed")
             try:
                 _ = self.augment
             except DataError as error:
@@ -122,6 +136,16 @@ class Settings:
     def tuning(self) -> Tune:
         """What trains, and when."""
         return Tune.parse(self.tune or FULL, self.unfreeze)
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.devices * self.nodes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds parts of the model."""
+        return self.strategy == "fsdp"
 
     @property
     def augment(self) -> Augment:
@@ -153,7 +177,11 @@ class Settings:
 _LARGE = 10**9
 _ABOVE_0 = ("lr", "layer_decay", "head_lr")
 # What runs did that were written before these could be said.
-CAME_LATER = {"tune": FULL, "unfreeze": "", "layer_decay": 1.0, "head_lr": 1.0, "min_scale": 0.0}
+CAME_LATER = {
+    "tune": FULL, "unfreeze": "", "layer_decay": 1.0, "head_lr": 1.0, "min_scale": 0.0, "devices": 1, "nodes": 1,
+    "strategy": "auto",
+}  # fmt: skip
+ANYWHERE = ("devices", "nodes", "strategy")  # what a resumed run may say otherwise
 _LIMITS: dict[str, tuple[type, float, float, str]] = {
     "epochs": (int, 1, _LARGE, "a whole number from 1"),
     "batch_size": (int, 2, _LARGE, "a whole number from 2"),
@@ -171,6 +199,8 @@ _LIMITS: dict[str, tuple[type, float, float, str]] = {
     "shift": (int, 0, _LARGE, "a whole number of bases from 0"),
     "shift_probability": (float, 0, 1, "a probability"),
     "ensemble": (int, 1, 1000, "a whole number from 1"),
+    "devices": (int, 1, 10_000, "a whole number from 1"),
+    "nodes": (int, 1, 10_000, "a whole number from 1"),
     "seed": (int, 0, 2**62, "a whole number from 0"),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -183,4 +213,5 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "strands": get_args(Strands),
     "precision": get_args(Precision),
     "device": get_args(Device),
+    "strategy": get_args(Strategy),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from ..data import Construct, Splits, Table
 from .data import Batches
 from .keeper import Keeper
 from .module import Fitting
+from .parallel.norms import synchronised
+from .parallel.processes import rank, size
 from .progress import Progress
 from .settings import Settings
 from .wiring import Wiring
@@ -69,12 +71,13 @@ def run_training(
     callbacks: list[Callback] = [keeper]
     if progress:
         callbacks.append(Progress(keeper, f"seed {settings.seed}"))
-    with _quiet(), _determined(), _restored(module):
+    for loader in (batches.train_dataloader(), *batches.val_dataloader()):
+        loader.share = (rank(), size())
+    with _quiet(), _determined(), _restored(module), _synchronised(module):
         trainer = Trainer(
             max_epochs=settings.epochs,
             accelerator=settings.device,
-            devices=1,
-            **_precision(settings),
+            **_arrangement(settings),
             deterministic="warn",
             gradient_clip_val=settings.clip or None,
             logger=TensorBoardLogger(logs, name=None, version=checkpoint.stem),
@@ -90,13 +93,26 @@ def run_training(
     return keeper
 
 
-def _precision(settings: Settings) -> dict[str, Any]:
-    """Trainer's arguments. Asked for 16-mixed on a CPU by name, Lightning takes bf16 in silence; its plugin does it."""
-    plugins: list[Any] = [LightningEnvironment()]  # also inside a cluster's job: one process, one device
+def _arrangement(settings: Settings) -> dict[str, Any]:
+    """Trainer's arguments on devices and precision.
+
+    Asked for 16-mixed on a CPU by name, Lightning takes bf16 in silence; its plugin does it.
+    """
+    where: dict[str, Any]
+    if size() > 1:
+        from .parallel.strategies import arrangement
+
+        where = {**arrangement(settings), "plugins": []}
+    else:  # also inside a cluster's job: one process, one device
+        where = {"devices": 1, "plugins": [LightningEnvironment()]}
     cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.accelerator.is_available())
     if settings.precision == "16-mixed" and cpu:
-        return {"plugins": [*plugins, MixedPrecision("16-mixed", "cpu")]}
-    return {"plugins": plugins, "precision": settings.precision}
+        return {**where, "plugins": [*where["plugins"], MixedPrecision("16-mixed", "cpu")]}
+    return {**where, "precision": settings.precision}
+
+
+def _synchronised(module: Fitting) -> AbstractContextManager[None]:
+    return synchronised(module.model) if size() > 1 else nullcontext()
 
 
 @contextmanager
@@ -133,6 +149,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

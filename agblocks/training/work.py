@@ -19,8 +19,10 @@ from .adapting import FOLDER, adapted, record, save_alone
 from .errors import RunError
 from .groups import plan
 from .initial import Initial
+from .parallel.launch import train
+from .parallel.processes import once, rank, together
 from .run import FILE, AnyWiring, Model, Run, load_run, save_run
-from .settings import CAME_LATER, Settings
+from .settings import ANYWHERE, CAME_LATER, Settings
 from .write import write_whole
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class Work(ABC):
         """Write what should be there from the start: which row is in which part."""
 
 
+@together
 def carry_out(
     work: Work,
     resolved: Resolved,
@@ -90,14 +93,14 @@ def carry_out(
         "weights": initial.sha256,
         "adapters": resolved.adapters_digest if resolved.adapters else None,
     }
-    if begin(folder, start, resume, overwrite):
+    if once(lambda: begin(folder, start, resume, overwrite)):
         return load_run(folder)
-    if told is not None:
+    if told is not None and rank() == 0:
         drawn = None if initial.weights is not None or not resolved.adapters else UNTRAINED
         for said in (initial.report, drawn, None if what.is_plain else what):
             if said is not None:
                 told(str(said))
-    work.note(folder)
+    once(lambda: work.note(folder))
 
     kept = []
     for i in range(settings.ensemble):
@@ -113,14 +116,19 @@ def carry_out(
         **record(resolved, models),
     }
     run = Run(models, work.construct, work.wiring, settings, metrics, data)
-    metrics |= work.score(run, folder)
-    plot_members(folder, settings.ensemble)
-    write_whole(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    save_alone(folder, models)
-    save_run(folder, run)
-    for i in range(settings.ensemble):
-        _checkpoint(folder, i).unlink(missing_ok=True)
+    once(lambda: _finish(work, run, metrics, folder))
     return load_run(folder)
+
+
+def _finish(work: Work, run: Run, metrics: dict[str, Any], folder: Path) -> None:
+    """Score, and write what a finished run's folder holds; `metrics` are the run's own."""
+    metrics |= work.score(run, folder)
+    plot_members(folder, len(run.models))
+    write_whole(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    save_alone(folder, run.models)
+    save_run(folder, run)
+    for i in range(len(run.models)):
+        _checkpoint(folder, i).unlink(missing_ok=True)
 
 
 def begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool) -> bool:
@@ -140,7 +148,7 @@ def begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool)
         except (OSError, ValueError) as error:
             raise RunError(f"{started}: cannot be read ({error}); --overwrite starts anew") from None
         if isinstance(found, dict) and isinstance(found.get("settings"), dict):
-            found["settings"] = {**CAME_LATER, **found["settings"]}
+            found["settings"] = {**CAME_LATER, **found["settings"], **{k: wanted["settings"][k] for k in ANYWHERE}}
         if differences := list(_differences(found, wanted)):
             raise RunError(
                 f"{folder}: resuming needs the same recipe, data and settings as at the start:\n  "
@@ -175,7 +183,7 @@ def _differences(found: Any, wanted: Any, path: str = "") -> Iterable[str]:
 
 def _member(work: Work, model: Model, settings: Settings, checkpoint: Path, progress: bool) -> dict[str, Any]:
     """Train one member, or take it from its checkpoint if it is done: the model is on the CPU, best weights in it."""
-    keeper = work.train(model, settings, checkpoint, checkpoint.parents[1] / "logs", progress)
+    keeper = train(work, model, settings, checkpoint, checkpoint.parents[1] / "logs", progress and rank() == 0)
     model.cpu()
     model.load_state_dict({**model.state_dict(), **keeper.best}, strict=True)
     row = keeper.history[keeper.best_epoch - 1]
