@@ -8,7 +8,7 @@ from agblocks.graph import Block, register
 from agblocks.graph.types import NonNegative, Positive
 
 
-@register("crop.center", "x: B C L>=target_length -> out: B C target_length")
+@register("crop.center", "x: B C L>=target_length -> out: B C target_length", reach="center(target_length)")
 class CenterCrop(Block):
     """Keep the middle `target_length` positions; of an odd rest, one more goes on the right.
 

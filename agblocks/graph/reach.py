@@ -2,7 +2,9 @@
 
 A block declares its reach as a chain over its arguments, in the order the data takes:
 `pool(pool) conv(kernel) conv(kernel)`. The words are `conv(kernel[, dilation])`, `pool(window[, stride])`,
-`up(factor)` and `shift(n)` (n positions cropped on the left). The empty chain is pointwise; `all` sees everything.
+`up(factor)`, `shift(n)` (n positions cropped on the left) and `center(n)` (the middle n positions, so that what is
+cropped on the left hangs on the length, and no field can be said without one). The empty chain is pointwise; `all` sees
+everything.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from math import ceil, floor
 from .signature import parse_axes
 
 EVERYTHING = "all"
-WORDS = {"conv": (1, 2), "pool": (1, 2), "up": (1, 1), "shift": (1, 1)}
+WORDS = {"conv": (1, 2), "pool": (1, 2), "up": (1, 1), "shift": (1, 1), "center": (1, 1)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Field:
 @lru_cache(maxsize=1024)
 def parse_chain(chain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Read a chain into (word, argument expressions). Raises ValueError with the part that is not one."""
-    steps = []
+    found = []
     rest = chain.strip()
     while rest:
         match = re.match(r"(\w+)\(", rest)
@@ -64,19 +66,30 @@ def parse_chain(chain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         for argument in arguments:
             if len(parse_axes(argument)) != 1:
                 raise ValueError(f"{match[0]}...) has a number missing")
-        steps.append((match[1], arguments))
+        if match[1] == "center" and found:
+            raise ValueError("center(...) stands first in its chain: elsewhere nobody knows of how many positions")
+        found.append((match[1], arguments))
         rest = rest[end + 1 :].strip()
-    return tuple(steps)
+    return tuple(found)
 
 
 def follow(field: Field, chain: str, values: Mapping[str, object]) -> Field | None:
     """The field behind a block with this chain and these arguments; None sees everything."""
     if chain == EVERYTHING:
         return None
-    for word, arguments in parse_chain(chain):
-        numbers = [parse_axes(argument)[0].evaluate(values, []) for argument in arguments]  # type: ignore[arg-type]
+    for word, numbers in steps(chain, values):
+        if word == "center":
+            return None
         field = getattr(field, word)(*numbers)
     return field
+
+
+def steps(chain: str, values: Mapping[str, object]) -> list[tuple[str, tuple[int, ...]]]:
+    """The words of a chain with their numbers, for these arguments of the block."""
+    return [
+        (word, tuple(parse_axes(argument)[0].evaluate(values, []) for argument in arguments))  # type: ignore[arg-type,misc]
+        for word, arguments in parse_chain(chain)
+    ]
 
 
 def union(fields: Iterable[Field | None]) -> Field | None:

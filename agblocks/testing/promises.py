@@ -343,7 +343,7 @@ def _integer(case: Case, port: str) -> bool:
 
 def reach(case: Case) -> None:
     """A changed position moves outputs within the declared reach only, and moves them at both of its ends."""
-    from ..graph.reach import Field, follow
+    from ..graph.reach import Field, follow, steps
 
     chains = {port: chain for port, chain in case.entry.reach.items() if port in case.shapes and chain != "all"}
     if not chains:
@@ -352,8 +352,14 @@ def reach(case: Case) -> None:
         if len(case.shapes[port]) != 3:
             continue
         field = follow(Field(), chain, {**case.values, **case.full_args})
-        assert field is not None
-        sized = _long_enough(case, port, field.width + 2 * math.ceil(field.stride) + 2)
+        if field is None:  # `center`, which hangs on the length
+            words = steps(chain, {**case.values, **case.full_args})
+            sized = _long_enough(case, port, words[0][1][0] + 5)
+            field = Field().shift((sized.shapes[port][2] - words[0][1][0]) // 2)
+            for word, numbers in words[1:]:
+                field = getattr(field, word)(*numbers)
+        else:
+            sized = _long_enough(case, port, field.width + 2 * math.ceil(field.stride) + 2)
         for index, moved in _moved(sized, port).items():
             _within(moved, field, f"{chain!r}" if chain else "'' (pointwise)", port, index)
 

@@ -1,0 +1,1 @@
+"""Whole chromosomes predicted window by window, as one long window would."""
