@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,12 @@ class Loader(Epochs):
 
     Errors: `DataError` for a sequence that does not fit the construct (all of them listed), unknown targets,
     impossible settings.
+    instead: where it is set, it makes a batch's inputs in place of `inputs`, of the same arguments (kept features).
     Costs: one byte a base in memory; no worker processes, one-hot is made a batch at a time.
     Use when: feeding a model; one process, one device. It does not shard by rank.
     """
+
+    instead: Callable[[Codes, NDArray[np.bool_]], dict[str, Tensor]] | None = None
 
     def __init__(
         self,
@@ -123,14 +126,22 @@ class Loader(Epochs):
                 flank_left=self.construct.flank_left,
                 flank_right=self.construct.flank_right,
             )
-        inputs: dict[str, Tensor] = {"dna": one_hot_codes(codes, dtype=self.dtype, ambiguous=self.ambiguous)}
-        if self.reverse_input is not None:
-            inputs[self.reverse_input] = torch.from_numpy(turned.astype(np.int64))
+        inputs = self.inputs(codes, turned) if self.instead is None else self.instead(codes, turned)
         values = self.table.targets[rows]
         targets = {
             head: torch.from_numpy(np.ascontiguousarray(values[:, columns])) for head, columns in self._columns.items()
         }
         return {"inputs": inputs, "targets": targets, "index": torch.from_numpy(rows.copy())}
+
+    def inputs(self, codes: Codes, turned: NDArray[np.bool_]) -> dict[str, Tensor]:
+        """What a model is given: one-hot, and the strand flag where it is wanted.
+
+        Shapes: codes (B, L) as augmentation left them, turned (B,): whether the other strand is shown.
+        """
+        inputs: dict[str, Tensor] = {"dna": one_hot_codes(codes, dtype=self.dtype, ambiguous=self.ambiguous)}
+        if self.reverse_input is not None:
+            inputs[self.reverse_input] = torch.from_numpy(turned.astype(np.int64))
+        return inputs
 
 
 def _columns(table: Table, targets: Mapping[str, Sequence[str]] | None) -> dict[str, list[int]]:

@@ -1,0 +1,11 @@
+"""Features of frozen encoders, computed once and kept: for probes, and for training what reads them."""
+
+from .extract import Features, Tap, extract
+from .pool import Pool
+from .store import Gone, Memory, Store
+from .usable import frozen_edges, usable
+from .variants import Variant, Variants
+
+__all__ = [
+    "Features", "Gone", "Memory", "Pool", "Store", "Tap", "Variant", "Variants", "extract", "frozen_edges", "usable"
+]  # fmt: skip
