@@ -44,12 +44,14 @@ def simultaneous(p: Array, draws: Array, shared: Array, level: float, seed: int)
     centred = np.where(np.isfinite(draws), draws, np.nanmean(draws, axis=0)) - np.nanmean(draws, axis=0)
     norm = np.sqrt((centred**2).sum(axis=0))
     unit = np.divide(centred, norm, out=np.zeros_like(centred), where=norm > 0)
+    # root'root is their correlation.
+    root = unit if family > len(unit) else np.linalg.cholesky(unit.T @ unit + 1e-9 * np.eye(family)).T
     shared = np.where(norm > 0, shared, 0.0)
     largest = np.empty(_DRAWS)
-    step = max(1, 20_000_000 // (family + len(draws)))
+    step = max(1, 20_000_000 // (family + len(root)))
     for start in range(0, _DRAWS, step):
         some = min(step, _DRAWS - start)
-        made = rng.standard_normal((some, len(draws))) @ unit * np.sqrt(shared)
+        made = rng.standard_normal((some, len(root))) @ root * np.sqrt(shared)
         made += rng.standard_normal((some, family)) * np.sqrt(1 - shared)
         largest[start : start + some] = np.abs(made).max(axis=1)
     least = np.sort(2 * ndtr(-largest))
