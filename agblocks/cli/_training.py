@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from ..training.settings import Settings
 from ..training.sources import Source
 
 if TYPE_CHECKING:
+    from ..training import Transfer
     from ..training.metrics import Score
 
 _SETTINGS = {
@@ -23,7 +25,10 @@ _SETTINGS = {
     "weight_decay": "of AdamW; norms and biases don't decay",
     "tune": "what trains: full | head | last:2 | from:encoder.stage4 | names like encoder.stage6+tower.**; "
     "default: full, or head beside adapters",
-    "unfreeze": "what joins later, like 3=encoder.stage6+encoder.stage7,6=full: after 3 epochs, after 6",
+    "unfreeze": "what joins later, like 3=encoder.stage6+encoder.stage7,6=full: after 3 epochs, after 6; or "
+    "plateau=full, once validation stops improving (plateau:5x0.1=full: patience 5, then --lr times 0.1)",
+    "reinit": "what of --weights is drawn anew, like from:encoder.stage5; terms as of --tune",
+    "rates": "learning rates of parts, as multiples of --lr: encoder.**=0.01,head=2",
     "layer_decay": "learning rate of a layer, as a fraction of that of the one above; 1 for none",
     "head_lr": "learning rate of the heads, as a multiple of --lr",
     "min_scale": "least fraction of --lr that --layer-decay comes to",
@@ -83,6 +88,11 @@ Adapters = Annotated[
     typer.Option("--adapter", help="like lora:role=attn.q,rank=8; several by repeating; default: the recipe's own"),
 ]
 
+TransferFile = Annotated[
+    Path | None,
+    typer.Option("--transfer", help="a YAML file: weights, reinit, tune or freeze, unfreeze, rates, adapters in one"),
+]
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each of `Settings`, in place of its parameter `settings`."""
@@ -121,6 +131,25 @@ def targets_of(targets: str) -> tuple[tuple[str, ...], dict[str, list[str]] | No
     if not all(named for _, named, _ in parts):
         raise AgblocksError(f"--targets {targets}: some name a head (head=column+column), some don't; name it for all")
     return tuple(name for names in heads.values() for name in names), heads
+
+
+def transfer_of(file: Path | None, recipe: str, overrides: Sequence[str] | None) -> Transfer | None:
+    """The transfer of a file, checked against the recipe; sources that are files here by their whole path."""
+    from dataclasses import replace
+
+    from ..graph.resolve import resolve
+    from ..training.transfer_text import read_transfer_file
+
+    if file is None:
+        return None
+    found = read_transfer_file(file, resolve(recipe, *(overrides or ())))
+    whole = tuple(replace(load, source=absolute(load.source)) for load in found.weights)
+    return replace(found, weights=whole)
+
+
+def absolute(source: Any) -> Any:
+    """The whole path of what is there as a file or folder; anything else as it is."""
+    return str(Path(source).resolve()) if source and Path(source).exists() else source
 
 
 def inputs_of(inputs: Iterable[str] | None) -> dict[str, int]:

@@ -15,11 +15,13 @@ from ._training import (
     Construct,
     Inputs,
     Targets,
+    TransferFile,
     Weights,
     WeightsInto,
     inputs_of,
     listed,
     targets_of,
+    transfer_of,
     with_settings,
     with_source,
 )
@@ -41,6 +43,7 @@ def crossval(
     preset: Annotated[
         str, typer.Option(help="settings and construct of a shipped recipe, instead of the options")
     ] = "",
+    transfer: TransferFile = None,
     weights: Weights = "",
     weights_into: WeightsInto = None,
     adapter: Adapters = None,
@@ -61,6 +64,7 @@ def crossval(
     if preset:
         found = find(preset)
         settings, construct = replace(found.settings, seed=settings.seed, ensemble=settings.ensemble), found.construct
+    given = transfer_of(transfer, recipe, overrides)
     names, heads = targets_of(targets)
     around = read_construct(construct)
     table = read_data(replace(source, targets=names), around)
@@ -71,8 +75,9 @@ def crossval(
 
     made = cross(
         recipe, table, out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None, adapters=specs,
-        id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer, overwrite=overwrite, progress=True, told=told,
+        inputs=inputs_of(input), transfer=given, weights=weights or None, weights_into=weights_into or None,
+        adapters=specs, id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer, overwrite=overwrite,
+        progress=True, told=told,
     )  # fmt: skip
     for row in made.summary():
         spread = f" (sd {row['sd']:.3f})" if row["sd"] is not None else ""

@@ -15,11 +15,14 @@ from ._training import (
     Construct,
     Inputs,
     Targets,
+    TransferFile,
     Weights,
     WeightsInto,
+    absolute,
     inputs_of,
     scores_table,
     targets_of,
+    transfer_of,
     with_settings,
     with_source,
 )
@@ -36,6 +39,7 @@ def fit(
     targets: Targets = "",
     construct: Construct = "none",
     input: Inputs = None,
+    transfer: TransferFile = None,
     weights: Weights = "",
     weights_into: WeightsInto = None,
     adapter: Adapters = None,
@@ -50,6 +54,7 @@ def fit(
     from ..training.sources import read_construct, split
 
     specs = adapters_of(adapter, "--adapter")
+    given = transfer_of(transfer, recipe, overrides)
     names, heads = targets_of(targets)
     source = replace(source, targets=names)
     around = read_construct(construct)
@@ -61,13 +66,11 @@ def fit(
     stored = source  # so that `agblocks evaluate` finds the rows again, from any folder
     if not source.public:
         stored = replace(source, data=tuple(str(Path(file).resolve()) for file in source.data))
-    if Path(weights).exists() and weights:
-        weights = str(Path(weights).resolve())
     run = train(
         recipe, table, split(source, table), out, settings, overrides=overrides or (), construct=around, heads=heads,
-        inputs=inputs_of(input), weights=weights or None, weights_into=weights_into or None,
-        adapters=specs, source=stored.to_dict(), id_suffix=source.id_suffix, resume=resume,
-        overwrite=overwrite, progress=True, told=print,
+        inputs=inputs_of(input), transfer=given, weights=absolute(weights) or None,
+        weights_into=weights_into or None, adapters=specs, source=stored.to_dict(), id_suffix=source.id_suffix,
+        resume=resume, overwrite=overwrite, progress=True, told=print,
     )  # fmt: skip
     print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
 

@@ -48,6 +48,13 @@ class Average(nn.Module):
                 self._average(means, nows, self.n_averaged)
         self.n_averaged += 1
 
+    @torch.no_grad()
+    def restart(self, model: nn.Module) -> None:
+        """Start anew at the model's weights."""
+        self.n_averaged.zero_()
+        for mean, now in zip(_tensors(self.module), _tensors(model), strict=True):
+            mean.copy_(now)
+
 
 def _own(tensor: Any) -> Tensor:
     """This process's part, where processes hold parts: both models are spread alike."""

@@ -18,7 +18,7 @@ from .initial import Initial
 from .run import Model, Run
 from .settings import Settings
 from .sources import stripping
-from .transfer import Transfer, said_once
+from .transfer import Transfer, as_transfer, said_once
 from .wiring import Wiring, check_fits, wire
 from .work import Work, carry_out
 from .write import insert_sum, write_whole
@@ -48,6 +48,7 @@ def fit(
     overwrite: bool = False,
     progress: bool = False,
     told: Callable[[str], None] | None = None,
+    work: Callable[..., OnSequences] | None = None,
 ) -> Run:
     """Train a recipe's model on the training rows, keep the best epoch by the validation rows, score the test rows.
 
@@ -64,6 +65,7 @@ def fit(
     source: where the rows came from, to store with the run.
     told: called before training with what was loaded, and with a table of what trains (`plan`) if that is not simply
         all of what was drawn.
+    work: what trains on the rows, made of (table, splits, construct, wiring, source); by default `OnSequences`.
     out: the run folder: model.safetensors (see `load_run`), metrics.json, predictions.tsv of the test rows,
         scatter.png, curves.png, members/ (a CSV of all epochs each), logs/ for TensorBoard, rows.tsv (each row's part);
         and adapters/, a file for each member with its adapters and what trained beside them alone (`load_adapter`).
@@ -81,6 +83,8 @@ def fit(
     )  # fmt: skip
     settings, loads, adapters = said_once(transfer, settings, weights, weights_into, adapters)
     resolved = with_adapters(resolved, adapters)
+    if transfer is not None:
+        as_transfer(transfer).check(resolved)
     settings = tuned(settings, resolved)
     folder = Path(out)
     if not len(splits.train):
@@ -92,9 +96,9 @@ def fit(
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
-    work = OnSequences(table, splits, construct, wiring, dict(source or {}))
+    made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
     return carry_out(
-        work, resolved, folder, settings, Initial(resolved, loads), resume=resume, overwrite=overwrite,
+        made, resolved, folder, settings, Initial(resolved, loads), resume=resume, overwrite=overwrite,
         progress=progress, told=told,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from .._torchvision import mend
 from .errors import RunError
 from .module import Fitting
 from .settings import Settings
+from .stages import Stage, is_over, stages
 from .write import write_whole
 
 mend()
@@ -28,7 +29,8 @@ class Keeper(Checkpoint):
     """After each epoch: notes the scores, keeps the best weights, decides whether to go on, and saves it all.
 
     Lightning's own checkpoint and early stopping are two callbacks and two files; a kill between them leaves a state
-    that an uninterrupted run never has. Here everything is one file, and stopping is a function of the history in it.
+    that an uninterrupted run never has. Here everything is one file, and stopping is a function of the history in it,
+    as is when a stage ends: the file then has the first state of the next one.
 
     file: the checkpoint. history: one mapping an epoch. best: the kept weights on the CPU, of what trains;
     best_epoch from 1, 0 before the first.
@@ -42,10 +44,20 @@ class Keeper(Checkpoint):
         self.best_epoch = 0
 
     @property
+    def scores(self) -> list[float]:
+        """What each epoch is judged by, larger is better; nan where it has none."""
+        sign, name = (1, "valid_pearson") if self.settings.monitor == "pearson" else (-1, "valid_loss")
+        return [sign * row[name] if "valid_loss" in row else math.nan for row in self.history]
+
+    @property
     def done(self) -> bool:
-        """Whether training is over: all epochs, or too many without a better score."""
-        seen, patience = len(self.history), self.settings.patience
-        return seen >= self.settings.epochs or (0 < patience <= seen - self.best_epoch)
+        """Whether training is over: all epochs, or too many without a better score in the last stage."""
+        return is_over(self.scores, self.settings)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages begun so far; see `Unfreeze`."""
+        return stages(self.scores, self.settings)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Fitting)
@@ -59,29 +71,23 @@ class Keeper(Checkpoint):
         self.history.append(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=trainer.global_step)
-        if self._better():
+        if self._better(module.stage):
             self.best_epoch = len(self.history)
             self.best = module.kept
         if self.done:
             trainer.should_stop = True
+        elif (stage := self.stages[-1]) != module.stage:
+            module.begin(stage, self.best)
         trainer.save_checkpoint(self.file)
         if trainer.is_global_zero:
             write_history(self.file.with_suffix(".csv"), self.history)
 
-    def _better(self) -> bool:
+    def _better(self, stage: Stage) -> bool:
         """Whether the last epoch is to be kept; while no score is finite, and without validation rows, it always is."""
-        if self.settings.keep == "last":
+        if self.settings.keep == "last" and stage.last:
             return True
-        if self.best_epoch == 0 or not math.isfinite(self.score(self.best_epoch)):
-            return True
-        return self.score(len(self.history)) > self.score(self.best_epoch)
-
-    def score(self, epoch: int) -> float:
-        """What the epoch is judged by, larger is better; nan where it has none."""
-        row = self.history[epoch - 1]
-        if "valid_loss" not in row:
-            return math.nan
-        return row["valid_pearson"] if self.settings.monitor == "pearson" else -row["valid_loss"]
+        best = self.scores[self.best_epoch - 1] if self.best_epoch else math.nan
+        return not math.isfinite(best) or self.scores[-1] > best
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_epoch": self.best_epoch, "history": self.history}

@@ -89,5 +89,6 @@ def _as_load(said: Any) -> Load:
 
 
 def _is_state(said: Any) -> bool:
-    return isinstance(said, Mapping) and not all(isinstance(value, (str, list, tuple, type(None))) for value in
-                                                 said.values())  # fmt: skip
+    """Whether a mapping is one of tensors, not a source with its keys."""
+    words = (str, list, tuple, type(None))
+    return isinstance(said, Mapping) and "from" not in said and not all(isinstance(v, words) for v in said.values())

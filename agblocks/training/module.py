@@ -21,6 +21,7 @@ from .groups import groups_of
 from .metrics import score
 from .parallel.shares import SHARES, put_together, rows_of, scale
 from .settings import Settings
+from .stages import Stage, stages
 from .wiring import Wiring
 
 mend()
@@ -36,6 +37,7 @@ class Fitting(LightningModule):
     model: the weights being trained, of a recipe or around one (adapters). It is called as a recipe's model is,
         `model(**inputs, outputs=names)`, and has `loss`, `loss_outputs` and `no_weight_decay`.
     frozen: what of it trains by the settings; `frozen.restore()` gives the flags back that `requires_grad` had.
+    stage: where a training by plateaus stands; `begin` goes on to the next.
     `best` says which weights are evaluated (the moving average where there is one).
     After each validation `valid` holds loss, pearson, spearman, mse (means over targets); after each epoch
     `train_loss` the mean over its rows.
@@ -57,6 +59,7 @@ class Fitting(LightningModule):
         scales = {t.name: (t.mean, t.deviation) for t in wiring.targets}
         self._order = [name for names in wiring.heads.values() for name in names]
         self._means, self._deviations = np.array([scales[name] for name in self._order]).T
+        self.stage = stages((), settings)[0]
         self.valid: dict[str, float] = {}
         self.train_loss = math.nan
         self._losses: list[tuple[Tensor, int]] = []
@@ -74,6 +77,22 @@ class Fitting(LightningModule):
         return {k: _whole(v.detach()) for k, v in state.items() if k not in self._fixed}
 
     # What trains
+
+    def begin(self, stage: Stage, best: Mapping[str, Tensor] | None = None) -> None:
+        """Train by the next stage from now on: from the best weights so far, with optimiser, average, schedule anew.
+
+        Without weights, before a checkpoint of that stage is read, which has all of this.
+        """
+        self.stage = stage
+        if best is None:
+            return
+        own = self.model.state_dict()
+        with torch.no_grad():
+            for name, value in best.items():
+                own[name].copy_(_spread(value, own[name]))
+        if self.average is not None:
+            self.average.restart(self.model)
+        self.trainer.strategy.setup_optimizers(self.trainer)
 
     def train(self, mode: bool = True) -> Fitting:
         """As of any module; but norms of frozen parts stay in evaluation."""
@@ -120,7 +139,7 @@ class Fitting(LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_start(self) -> None:
-        self.frozen.advance(self.current_epoch)
+        self.frozen.advance(self.current_epoch - self.stage.begun, self.stage.number)
         self._losses.clear()
 
     def on_train_epoch_end(self) -> None:
@@ -171,12 +190,13 @@ class Fitting(LightningModule):
         with self.frozen.ever():
             groups = groups_of(self.model, self.settings)
         for group in groups:
-            group["lr"] = self.settings.lr * group["lr_scale"]
+            group["lr"] = self.settings.lr * self.stage.lr * group["lr_scale"]
         optimizer = torch.optim.AdamW(groups, lr=self.settings.lr)
         optimizer.register_step_post_hook(self._note_step)
+        steps = self.steps * self.stage.epochs // self.settings.epochs
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule(optimizer, self.settings, self.steps), "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule(optimizer, self.settings, steps), "interval": "step"},
         }
 
     def _note_step(self, *_: Any) -> None:
@@ -186,7 +206,7 @@ class Fitting(LightningModule):
 def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate by step: constant, cosine with warm-up, or one cycle; see `Settings`.
 
-    Every group's is that of the settings times its `lr_scale` (1 without one), at every step.
+    Every group's own `lr` is the highest, so that at every step they are to each other as these are.
     """
     from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
@@ -194,7 +214,7 @@ def schedule(optimizer: torch.optim.Optimizer, settings: Settings, steps: int) -
     if settings.schedule == "onecycle":
         # OneCycleLR starts at lr / div_factor and ends at that / final_div_factor.
         final = 1 / (25 * max(settings.final_lr, 1e-6))
-        highest = [settings.lr * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        highest = [group["lr"] for group in optimizer.param_groups]
         return OneCycleLR(
             optimizer, highest, total_steps=steps + 1, pct_start=max(settings.warmup, 1 / steps), div_factor=25,
             final_div_factor=final,

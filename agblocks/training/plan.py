@@ -81,8 +81,8 @@ class Plan:
     def _stages(self) -> Iterator[str]:
         for number, step in enumerate(self.plateaus, 1):
             patience = step.patience(self.patience)
-            waits = ["an evaluation is no better" if patience == 1 else f"{patience} evaluations in a row are no better"]
-            waits = waits if patience else []
+            row = "an evaluation is" if patience == 1 else f"{patience} evaluations in a row are"
+            waits = [f"{row} no better"] if patience else []
             waits += [f"the stage had {step.latest} epochs"] if step.latest is not None else []
             rate = "" if step.lr == 1 else f", learning rate x {step.lr:.4g}"
             yield f"plateau {number}: when {' or '.join(waits)}; from the best weights, optimiser anew{rate}"

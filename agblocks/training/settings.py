@@ -10,7 +10,9 @@ from typing import Any, Literal, get_args
 from ..data import Augment, DataError
 from ..errors import near
 from .errors import RunError
-from .tune import FULL, Tune
+from .rates import Rates, as_rates
+from .terms import FULL, Terms, as_terms
+from .tune import Tune
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]
@@ -28,13 +30,18 @@ class Settings:
     epochs, batch_size, lr, weight_decay: of AdamW; norms and biases don't decay.
     tune: what trains: full | head | last:2 | from:encoder.stage4 | patterns of names, joined by + (see `Tune`); by
         default everything, but beside adapters the heads.
-    unfreeze: what joins later, like "3=encoder.stage6+encoder.stage7,6=full": after 3 epochs, and after 6.
+    unfreeze: what joins later, like "3=encoder.stage6+encoder.stage7,6=full": after 3 epochs, and after 6; or
+        "plateau=full": once validation stops improving, from the best weights until then (see `Unfreeze`).
+    reinit: what of loaded weights is drawn anew, as a fresh model of the seed has it; terms as of `tune`.
+    rates: learning rates of parts, like "encoder.**=0.01,head=2"; each is multiplied with what layer_decay and head_lr
+        come to. Where several name a parameter, the one that names the fewest parameters counts.
     layer_decay: learning rate of each layer below the heads, as a fraction of that of the layer above; 1 for none.
     head_lr: learning rate of the heads, as a multiple of `lr`. min_scale: least fraction that layer_decay comes to.
     schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
         onecycle (up over `warmup`, then down to `final_lr` * lr; AdamW's first beta moves against it, .95 to .85).
     clip: largest norm of the gradient of what trains, 0 for none.
-    patience: epochs without a better validation score before training stops, 0 to go through all epochs.
+    patience: epochs without a better validation score before training stops, 0 to go through all epochs. Where
+        `unfreeze` has plateaus it is that of the last stage, and theirs are those before it.
     keep: the weights of the "best" epoch on the validation rows, or of the "last" one: the choice for schedules that
         end low, where an epoch in the middle scores well by luck of a few hundred rows.
     monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.
@@ -62,6 +69,8 @@ class Settings:
     weight_decay: float = 1e-2
     tune: str = ""
     unfreeze: str = ""
+    reinit: str = ""
+    rates: str = ""
     layer_decay: float = 1.0
     head_lr: float = 1.0
     min_scale: float = 0.0
@@ -103,7 +112,7 @@ class Settings:
             if getattr(self, name) not in options:
                 wrong.append(f"{name} is {getattr(self, name)!r}; {near(str(getattr(self, name)), options)}")
         wrong += [
-            f"{name} is {getattr(self, name)!r}, wanted a text" for name in ("tune", "unfreeze")
+            f"{name} is {getattr(self, name)!r}, wanted a text" for name in ("tune", "unfreeze", "reinit", "rates")
             if not isinstance(getattr(self, name), str)
         ]  # fmt: skip
         if type(self.standardise) is not bool:
@@ -125,10 +134,18 @@ class Settings:
             except DataError as error:
                 wrong.append(str(error))
             try:
-                if late := [epochs for epochs, _ in self.tuning.later if epochs >= self.epochs]:
+                later = self.tuning.later
+                if late := [step.after for step in later if step.after is not None and step.after >= self.epochs]:
                     wrong.append(f"unfreeze: after {late[0]} epochs, but there are {self.epochs}")
+                if not self.patience and any(step.plateau is True and step.latest is None for step in later):
+                    wrong.append("unfreeze: a plateau without a patience, and patience is 0; say plateau:5")
             except RunError as error:
                 wrong.append(str(error))
+            for read in (lambda: self.redrawn, lambda: self.factors):
+                try:
+                    read()
+                except RunError as error:
+                    wrong.append(str(error))
         if wrong:
             raise RunError("settings: " + "; ".join(wrong))
 
@@ -136,6 +153,16 @@ class Settings:
     def tuning(self) -> Tune:
         """What trains, and when."""
         return Tune.parse(self.tune or FULL, self.unfreeze)
+
+    @property
+    def redrawn(self) -> Terms:
+        """What is drawn anew after loading."""
+        return as_terms(self.reinit, "reinit") if self.reinit else ()
+
+    @property
+    def factors(self) -> Rates:
+        """What learning rates of parts are multiplied with."""
+        return as_rates(self.rates)
 
     @property
     def processes(self) -> int:
@@ -178,8 +205,8 @@ _LARGE = 10**9
 _ABOVE_0 = ("lr", "layer_decay", "head_lr")
 # What runs did that were written before these could be said.
 CAME_LATER = {
-    "tune": FULL, "unfreeze": "", "layer_decay": 1.0, "head_lr": 1.0, "min_scale": 0.0, "devices": 1, "nodes": 1,
-    "strategy": "auto",
+    "tune": FULL, "unfreeze": "", "reinit": "", "rates": "", "layer_decay": 1.0, "head_lr": 1.0, "min_scale": 0.0,
+    "devices": 1, "nodes": 1, "strategy": "auto",
 }  # fmt: skip
 ANYWHERE = ("devices", "nodes", "strategy")  # what a resumed run may say otherwise
 _LIMITS: dict[str, tuple[type, float, float, str]] = {

@@ -68,6 +68,7 @@ def run_training(
     if keeper.done:
         return keeper
     batches, module = made()
+    module.begin(keeper.stages[-1])
     callbacks: list[Callback] = [keeper]
     if progress:
         callbacks.append(Progress(keeper, f"seed {settings.seed}"))

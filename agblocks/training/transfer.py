@@ -11,20 +11,23 @@ from typing import Any
 
 from ..errors import AgblocksError, near, shown
 from ..graph.adapter_spec import AdapterSpec, as_spec
+from ..graph.resolved import Resolved
+from .choose import chosen
 from .errors import RunError
+from .groups import factors_of
 from .loads import Load, as_loads
 from .rates import Rates, as_rates, rates_text
 from .settings import Settings
 from .terms import FULL, NOT, Terms, as_terms
 from .unfreeze import Unfreeze, as_steps
 
-Path = tuple[str | int, ...]
+Where = tuple[str | int, ...]
 
 
 class TransferError(RunError):
     """Everything that is wrong with a transfer. `wrong` holds (path, message) of each, the path below the section."""
 
-    def __init__(self, wrong: Sequence[tuple[Path, str]]):
+    def __init__(self, wrong: Sequence[tuple[Where, str]]):
         self.wrong = tuple(wrong)
         super().__init__("; ".join(f"{at(path)}: {message}" for path, message in self.wrong))
 
@@ -32,7 +35,7 @@ class TransferError(RunError):
         return type(self), (self.wrong,)
 
 
-def at(path: Path, section: str = "transfer") -> str:
+def at(path: Where, section: str = "transfer") -> str:
     """`transfer.unfreeze[1].plateau`."""
     return section + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
@@ -66,7 +69,7 @@ class Transfer:
     adapters: tuple[AdapterSpec, ...] | None = None
 
     def __post_init__(self) -> None:
-        wrong: list[tuple[Path, str]] = []
+        wrong: list[tuple[Where, str]] = []
         for name, read in _READ.items():
             value = getattr(self, name)
             object.__setattr__(self, name, read(name, value, wrong))
@@ -126,6 +129,29 @@ class Transfer:
             raise TransferError([((str(name),), f"there is no such key; {near(str(name), names)}") for name in odd])
         return cls(**{name: value for name, value in values.items() if value is not None})
 
+    def check(self, recipe: Resolved) -> None:
+        """Whether every term names something of a recipe's model, none of which is allocated.
+
+        Errors: `TransferError` with all that do not, and names that are near.
+        """
+        from ..graph.build import build
+
+        model = build(recipe, device="meta")
+        terms: list[tuple[Where, str]] = [
+            ((name, i) if len(getattr(self, name)) > 1 else (name,), term)
+            for name in ("reinit", "tune", "freeze")
+            for i, term in enumerate(getattr(self, name))
+        ]
+        terms += [(("unfreeze", i), term) for i, step in enumerate(self.unfreeze) for term in step.train]
+        terms += [(("rates", "+".join(named)), term) for named, _ in self.rates for term in named]
+        wrong: Wrong = []
+        for path, term in terms:
+            _told(path, wrong, partial(chosen, model, [term], ""), None)
+        if not wrong:
+            _told(("rates",), wrong, partial(factors_of, model, self.rates), None)
+        if wrong:
+            raise TransferError(wrong)
+
     def record(self) -> dict[str, Any]:
         """What is stored of it with a run, under `transfer`; nothing where nothing is said."""
         stored = replace(self, weights=tuple(load for load in self.weights if isinstance(load.source, str)))
@@ -172,16 +198,16 @@ def said_once(
 
 # Reading each field, with everything that is wrong told apart by its path
 
-Wrong = list[tuple[Path, str]]
+Wrong = list[tuple[Where, str]]
 
 
-def _told(path: Path, wrong: Wrong, read: Callable[[], Any], otherwise: Any) -> Any:
+def _told(path: Where, wrong: Wrong, read: Callable[[], Any], otherwise: Any) -> Any:
     try:
         return read()
     except AgblocksError as error:
-        message = str(error)
-        for name in fields(Transfer):
-            message = message.removeprefix(f"{name.name}: ")
+        message = str(error).lstrip()
+        for name in (*(field.name for field in fields(Transfer)), path[-1]):
+            message = message.removeprefix(f"{name}: ")
         wrong.append((path, message))
         return otherwise
 

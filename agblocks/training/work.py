@@ -17,12 +17,13 @@ from ..graph.model import GraphModel
 from ..graph.resolve import Resolved
 from .adapting import FOLDER, adapted, record, save_alone
 from .errors import RunError
-from .groups import plan
 from .initial import Initial
 from .parallel.launch import train
 from .parallel.processes import once, rank, together
+from .plan import plan
 from .run import FILE, AnyWiring, Model, Run, load_run, save_run
 from .settings import ANYWHERE, CAME_LATER, Settings
+from .transfer import Transfer
 from .write import write_whole
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def carry_out(
     """Train every member, score, and write the run folder; see `fit` for what is in it and what can go wrong."""
 
     def made(own: Settings) -> Model:
-        model = initial.model(own.seed)
+        model = initial.model(own)
         work.ready(model)
         return adapted(model, own)
 
     first = made(settings)
-    what = plan(first, settings)
+    what = plan(first, settings, initial.origins if initial.loads else None)
     start = {
         "recipe": resolved.digest,
         "settings": settings.to_dict(),
@@ -96,10 +97,8 @@ def carry_out(
     if once(lambda: begin(folder, start, resume, overwrite)):
         return load_run(folder)
     if told is not None and rank() == 0:
-        drawn = None if initial.weights is not None or not resolved.adapters else UNTRAINED
-        for said in (initial.report, drawn, None if what.is_plain else what):
-            if said is not None:
-                told(str(said))
+        for said in (*initial.reports, *_remarks(initial, settings), *([] if what.is_plain else [what])):
+            told(str(said))
     once(lambda: work.note(folder))
 
     kept = []
@@ -113,6 +112,7 @@ def carry_out(
         **work.data(),
         "parameters": {"all": what.parameters, "trained": what.trained},
         **({"weights": initial.record} if initial.record else {}),
+        **Transfer.of(settings, initial.loads, resolved.adapters).record(),
         **record(resolved, models),
     }
     run = Run(models, work.construct, work.wiring, settings, metrics, data)
@@ -129,6 +129,14 @@ def _finish(work: Work, run: Run, metrics: dict[str, Any], folder: Path) -> None
     save_run(folder, run)
     for i in range(len(run.models)):
         _checkpoint(folder, i).unlink(missing_ok=True)
+
+
+def _remarks(initial: Initial, settings: Settings) -> list[str]:
+    """What is said that comes to nothing without weights."""
+    if initial.loads:
+        return []
+    found = [UNTRAINED] if initial.resolved.adapters else []
+    return [*found, f"reinit {settings.reinit}: no weights are loaded, so all is drawn"] if settings.reinit else found
 
 
 def begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool) -> bool:
@@ -189,7 +197,8 @@ def _member(work: Work, model: Model, settings: Settings, checkpoint: Path, prog
     row = keeper.history[keeper.best_epoch - 1]
     kept = {name: value if np.isfinite(value) else None for name, value in row.items()}
     model.eval()
-    return {"seed": settings.seed, "epochs": len(keeper.history), "kept": kept}
+    begun = {"stages": [stage.begun for stage in keeper.stages]} if settings.tuning.plateaus else {}
+    return {"seed": settings.seed, "epochs": len(keeper.history), "kept": kept, **begun}
 
 
 def _checkpoint(folder: Path, member: int) -> Path:

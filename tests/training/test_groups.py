@@ -15,8 +15,8 @@ from agblocks import build
 from agblocks.training import RunError, Settings
 from agblocks.training.frozen import freeze
 from agblocks.training.groups import parameter_groups
-from agblocks.training.plan import plan
 from agblocks.training.module import schedule
+from agblocks.training.plan import plan
 from agblocks.training.tune import Tune
 
 RECIPES = ("tiny", "alphagenome_small", "borzoi_small", "enformer_small", "dream_attn_small", "mpralegnet_small")
