@@ -116,5 +116,5 @@ def test_recipe_keys_and_commands():
 
 COMMANDS = [
     "adapters", "blocks", "check", "convert", "crossval", "demo", "diff", "evaluate", "fit", "predict", "schema", "show",
-    "study",
+    "study", "tracks",
 ]  # fmt: skip

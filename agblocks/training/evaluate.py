@@ -47,6 +47,7 @@ def evaluate(
     strands: as `predict`. bootstrap, seed: of the intervals.
     Errors: `RunError` if the table lacks a target of the run; `DataError` as `predict`.
     """
+    run.check_on_sequences()
     index = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
     for name in run.target_names:
         if name not in table.target_names:

@@ -37,6 +37,7 @@ def predict(
     Errors: `DataError` listing sequences that do not fit the construct or the model.
     Use when: from Python; `agblocks predict` reads and writes files.
     """
+    run.check_on_sequences()
     index = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
     construct = run.construct if construct is None else construct
     both = (run.settings.strands if strands is None else strands) == "both"

@@ -41,6 +41,7 @@ def evaluate_source(
         if value is not None and value not in options:
             raise RunError(f"--{what} {value}: {near(value, options)}")
     run = load_run(path)
+    run.check_on_sequences()
     if source is None or not source.data:
         source = Source.from_dict(run.data.get("source") or {"": ""})
         table = read_data(source, run.construct)

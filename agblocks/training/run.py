@@ -66,6 +66,13 @@ class Run:
         resolved: Resolved = self.model.resolved
         return resolved
 
+    def check_on_sequences(self) -> None:
+        """Errors: `RunError` if the run is of genome tracks: it has nothing to say of a table of sequences."""
+        if self.wiring.on_tracks:
+            raise RunError(
+                "this run is of tracks along a genome: `agblocks tracks evaluate` and `agblocks tracks predict`"
+            )
+
     @property
     def digest(self) -> str:
         """The recipe's digest: what the model computes, weights aside."""
@@ -140,7 +147,7 @@ def load_run(path: str | Path) -> Run:
     try:
         construct = Construct.from_dict(content["construct"])
         settings = Settings.from_dict(content["settings"])
-        wiring = Wiring.from_dict(content["wiring"])
+        wiring = _read_wiring(content["wiring"])
         members = content["members"]
         if type(members) is not int or not 1 <= members <= 1000:
             raise ValueError(f"members {members!r}")
@@ -199,6 +206,13 @@ def _content(file: Path, text: str, tensors: dict[str, Tensor]) -> dict[str, Any
     return content
 
 
+def _read_wiring(values: Mapping[str, Any]) -> Wiring:
+    """Of measured sequences, or of windows of a genome."""
+    from .tracks.wiring import TrackWiring
+
+    return TrackWiring.from_dict(values) if "layouts" in values else Wiring.from_dict(values)
+
+
 def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
     """Every head and input that the wiring names is the model's, and every column is there."""
     inputs = [wiring.dna, *(n for n in [wiring.reverse] if n is not None), *(n for n, _ in wiring.constants)]
@@ -207,6 +221,9 @@ def _check_wiring(file: Path, resolved: Resolved, wiring: Wiring) -> None:
         raise RunError(f"{file}: damaged metadata: inputs {inputs}, the model has {list(resolved.inputs)}")
     if not wiring.targets:
         raise RunError(f"{file}: damaged metadata: no target")
+    if wiring.on_tracks:
+        wiring.check(resolved)
+        return
     for target in wiring.targets:
         if target.head not in resolved.heads:
             raise RunError(f"{file}: damaged metadata: no head {target.head!r}; {near(target.head, resolved.heads)}")

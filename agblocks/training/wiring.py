@@ -44,6 +44,14 @@ class Wiring:
     targets: tuple[Target, ...]
 
     @property
+    def on_tracks(self) -> bool:
+        """Whether it is of windows of a genome (`tracks.TrackWiring`) rather than of measured sequences."""
+        return False
+
+    def check(self, resolved: Resolved) -> None:
+        """Whether it is of this recipe; says more for windows of a genome."""
+
+    @property
     def heads(self) -> dict[str, tuple[str, ...]]:
         """For each head the names of its targets, in the order of its columns."""
         found: dict[str, list[Target]] = {}
@@ -126,7 +134,7 @@ def wire(
     assigned = _assigned(resolved, targets, heads)
     found = [Target(name, head, i) for head, names in assigned.items() for i, name in enumerate(names)]
     found.sort(key=lambda t: list(targets).index(t.name))
-    dna, reverse, constants = _inputs(resolved, dict(inputs or {}))
+    dna, reverse, constants = model_inputs(resolved, dict(inputs or {}))
     return Wiring(dna, reverse, constants, tuple(found))
 
 
@@ -196,7 +204,8 @@ def _check_width(resolved: Resolved, head: str, names: Sequence[str]) -> None:
         raise RunError(f"head {head!r} gives {width} values, but has {len(names)} targets: {', '.join(names)}{hint}")
 
 
-def _inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None, tuple[tuple[str, int], ...]]:
+def model_inputs(resolved: Resolved, given: dict[str, int]) -> tuple[str, str | None, tuple[tuple[str, int], ...]]:
+    """The input for DNA, the one for the strand that is shown, and the values of the others; as `wire`."""
     dna = [n for n, info in resolved.inputs.items() if len(info.axes) == 3 and info.axes[1] == 4 and not info.integer]
     if len(dna) != 1:
         inputs = ", ".join(f"{n} {i.shape}" for n, i in resolved.inputs.items())

@@ -12,6 +12,7 @@ from ..errors import DataError, near
 
 Aggregation = Literal["mean", "sum"]
 Gaps = Literal["zero", "missing"]
+Squash = Literal["none", "old", "new"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Track:
     gaps: what bases without a value are where the bigWig has the chromosome: zero (most writers leave zeros out), or
         missing. A chromosome that the bigWig lacks is missing either way, and so is what lies beyond the ends.
     resolutions: bins, in bp, of the heads that learn it; () for all.
+    squash: Borzoi's scale (`layers.squash`, in its old or new form), for heads that don't scale targets themselves.
     Errors: `DataError` for a value that none of these can be.
     """
 
@@ -37,9 +39,10 @@ class Track:
     aggregation: Aggregation = "mean"
     gaps: Gaps = "zero"
     resolutions: tuple[int, ...] = ()
+    squash: Squash = "none"
 
     def __post_init__(self) -> None:
-        for what, options in (("aggregation", get_args(Aggregation)), ("gaps", get_args(Gaps))):
+        for what, options in _CHOICES.items():
             if getattr(self, what) not in options:
                 raise DataError(
                     f"track {self.name!r}: {what} is {getattr(self, what)!r}; {near(str(getattr(self, what)), options)}"
@@ -61,6 +64,7 @@ class Track:
         return cls(**{**values, "resolutions": tuple(values["resolutions"])})
 
 
+_CHOICES = {"aggregation": get_args(Aggregation), "gaps": get_args(Gaps), "squash": get_args(Squash)}
 COLUMNS = tuple(f.name for f in fields(Track))
 
 
@@ -109,7 +113,7 @@ def check_tracks(tracks: Sequence[Track], where: str = "tracks") -> None:
     names = [track.name for track in tracks]
     by_name = dict(zip(names, tracks, strict=True))
     problems = [f"{name!r} is there twice" for name in dict.fromkeys(n for n in names if names.count(n) > 1)]
-    alike = lambda t: (t.aggregation, t.organism, t.resolutions, t.scale, t.gaps)  # noqa: E731
+    alike = lambda t: (t.aggregation, t.organism, t.resolutions, t.scale, t.gaps, t.squash)  # noqa: E731
     for track in tracks:
         if not track.pair or track.pair == track.name:
             continue
