@@ -7,7 +7,8 @@ print(paired(units, "stage7")["stage3"].sentence)    # better by 0.031 [0.012, 0
 
 from .means import Mean, means
 from .paired import Difference, paired
+from .pareto import Share, pareto, shares
 from .spread import Spread
 from .units import Unit, UnitsError
 
-__all__ = ["Difference", "Mean", "Spread", "Unit", "UnitsError", "means", "paired"]
+__all__ = ["Difference", "Mean", "Share", "Spread", "Unit", "UnitsError", "means", "paired", "pareto", "shares"]
