@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: demo test test-all fuzz lint types bench docs peers clean
+.PHONY: demo test test-all fuzz lint types bench docs peers chromium clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agblocks needs Python 3.11 or newer")'
@@ -39,6 +39,10 @@ docs: $(STAMP)
 
 peers:
 	tools/peers.sh
+
+# A browser for the test of the studies' report, from the system's packages.
+chromium:
+	apt-get install -y --no-install-recommends chromium chromium-driver
 
 bench: $(STAMP)
 	$(RUN)/python -m benchmarks
