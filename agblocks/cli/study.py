@@ -31,6 +31,10 @@ def run(
         list[str] | None, typer.Option(help="a cell's id, or labels like way=probe, tap='encoder.*'; several: all hold")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="do again what failed")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="folder for features of frozen models, shared by studies; default: in --out")
+    ] = None,
+    features_gb: Annotated[float, typer.Option(help="most room for features, in GB; 0: any")] = 20.0,
 ) -> None:
     """Do what is not done of a study; stopped at any moment, the same command goes on. Exit 1 if cells failed."""
     from ..studies import load_study, plan, run_study
@@ -42,7 +46,10 @@ def run(
     def say(text: str) -> None:
         print(text, flush=True)
 
-    made = run_study(planned, out, engine=chosen, share=share, only=only or (), retry=retry, say=say)
+    made = run_study(
+        planned, out, engine=chosen, share=share, only=only or (), retry=retry, features=features,
+        most_features=round(features_gb * 1e9) or None, say=say,
+    )  # fmt: skip
     counts = f"{len(made.done)} cells finished ({made.before} before), {len(made.failed)} failed"
     print(f"{counts}; {made.seconds:.0f} s: {out}")
     if made.waits:

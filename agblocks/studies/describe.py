@@ -9,6 +9,7 @@ from .cell import Cell
 from .plan import Plan
 from .store import Store
 
+_MOST = 8  # lines on what trains
 _KINDS = {"ridge": "probes in closed form", "gradient": "fits by gradient", "kmer": "ridge on k-mers"}
 
 
@@ -31,8 +32,11 @@ def described(planned: Plan, out: str | Path | None = None, *, cells: bool = Fal
     if shares:
         lines.append(f"the probes read {len(shares)} models, each in one pass over its rows")
     trained = Counter((c.given["parameters"]["trained"], c.given["parameters"]["all"]) for c in _fits(planned))
-    for (some, total), n in sorted(trained.items()):
-        lines.append(f"  {n} fits train {some:,} of {total:,} parameters")
+    if len(trained) > _MOST:
+        some, total = (sorted({counts[i] for counts in trained}) for i in (0, 1))
+        lines.append(f"fits train {some[0]:,} to {some[-1]:,} parameters, of {total[0]:,} to {total[-1]:,}")
+    else:
+        lines += [f"{n} fits train {some:,} of {total:,} parameters" for (some, total), n in sorted(trained.items())]
     if store is not None:
         states = Counter(_state(store, cell) for cell in planned.cells.values())
         lines.append(f"in {out}: " + ", ".join(f"{states[s]} {s}" for s in ("finished", "failed", "to do")))

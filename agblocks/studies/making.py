@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data import check_leaks, insert_groups
+from ..data import Splits, check_leaks
 from ..errors import near
+from ..graph.resolved import Resolved
 from ..training.presets import preset
 from ..training.settings import CAME_LATER, Settings
 from ..training.sources import seen, stripping
-from ..training.wiring import check_fits, model_inputs, wire
+from ..training.wiring import Wiring, check_fits, model_inputs, wire
 from . import models
 from .cell import FORM, Cell, digest
 from .errors import WorkError
@@ -37,7 +38,8 @@ class Maker:
 
     study: Study
     trained: dict[str, Cell] = field(default_factory=dict)  # pretrained models, by id
-    _leaks: dict[Any, list[str]] = field(default_factory=dict)
+    _pretrained: dict[str, Cell] = field(default_factory=dict)
+    _used: dict[str, frozenset[str]] = field(default_factory=dict)
     _checked: set[Any] = field(default_factory=set)
 
     def cell(self, values: Mapping[str, Any]) -> Cell:
@@ -56,12 +58,12 @@ class Maker:
             document["drawn"] = values["seed"]
         if values["fit"] == "kmer":
             document["kmer"] = values["kmer"]
-            share = digest(["kmer", rows.sha256, document["construct"], values["kmer"]])
+            share = digest(["kmer", rows.key, values["kmer"]])
             return Cell(document, given, share=share)
         return self._with_model(values, rows, splits, document, given)
 
     def _with_model(
-        self, values: Mapping[str, Any], rows: Rows, splits: Any, document: dict[str, Any], given: dict[str, Any]
+        self, values: Mapping[str, Any], rows: Rows, splits: Splits, document: dict[str, Any], given: dict[str, Any]
     ) -> Cell:
         if "recipe" not in values:
             raise WorkError("there is no recipe: say cell.recipe")
@@ -77,11 +79,11 @@ class Maker:
             edges: tuple[str, ...] = (tap,)
             model_inputs(made, inputs)
         else:
-            made = models.headed(resolved, tap, head, len(rows.table.target_names), length(rows))
+            length = rows.lengths[0] if len(rows.lengths) == 1 else None
+            made = models.headed(resolved, tap, head, len(rows.table.target_names), length)
             edges = tuple(made.heads)
             wiring = wire(made, rows.table.target_names, None, inputs)
-            used = np.concatenate([splits.train, splits.valid, splits.test])
-            check_fits(made, wiring, rows.table, used, rows.construct)
+            self._check_lengths(made, wiring, rows)
         settings = self.settings(values)
         transfer = under(values, "transfer")
         sources = transfer.pop("weights", None)
@@ -123,10 +125,11 @@ class Maker:
         for path in ("seed", "fold"):
             if own.get(path) == "each":
                 own[path] = values.get(path, DEFAULTS.get(path))
-        own.setdefault("fit", "gradient")
-        cell = self.cell(own)
-        self.trained[cell.id] = replace(cell, given={**cell.given, "keep": True})
-        return self.trained[cell.id]
+        key = digest([name, own])
+        if key not in self._pretrained:
+            cell = self.cell({"fit": "gradient", **own})
+            self.trained[cell.id] = self._pretrained[key] = replace(cell, given={**cell.given, "keep": True})
+        return self._pretrained[key]
 
     def settings(self, values: Mapping[str, Any]) -> Settings:
         """`training:` as `Settings`, with the cell's seed."""
@@ -156,32 +159,48 @@ class Maker:
             valid = (after or rest)[:1]
         return test, valid
 
-    def _check_rows(self, rows: Rows, splits: Any) -> None:
-        key = (rows.sha256, digest(rows.construct.to_dict()), *(part.tobytes() for part in splits.parts().values()))
-        if key not in self._checked:
-            check_leaks(rows.table, splits.parts(), construct=stripping(rows.construct), id_suffix=rows.id_suffix)
-            self._checked.add(key)
+    def _once(self, *key: Any) -> bool:
+        """Whether something is to be checked for the first time."""
+        new = key not in self._checked
+        self._checked.add(key)
+        return new
 
-    def _check_seen(self, start: Start, rows: Rows, splits: Any) -> None:
+    def _check_rows(self, rows: Rows, splits: Splits) -> None:
+        if self._once("leaks", rows.key, *(part.tobytes() for part in splits.parts().values())):
+            check_leaks(rows.table, splits.parts(), construct=stripping(rows.construct), id_suffix=rows.id_suffix)
+
+    def _check_lengths(self, resolved: Resolved, wiring: Wiring, rows: Rows) -> None:
+        if self._once("lengths", resolved.digest, rows.lengths):
+            check_fits(resolved, wiring, rows.table, np.arange(len(rows.table)), rows.construct)
+
+    def _check_seen(self, start: Start, rows: Rows, splits: Splits) -> None:
         """Weights must not have seen the rows that are held out, neither in training nor in choosing an epoch."""
-        held = splits.test
+        held, many = splits.test, len(splits.test)
+        if not self._once("seen", start.needs, start.folders, rows.key, held.tobytes()):
+            return
         for folder in start.folders:
             if n := int(seen(folder, rows.table.take(held), rows.construct).sum()):
-                raise WorkError(f"the weights of {folder} were trained on {n} of the {len(held)} rows held out here")
-        for cell in (self.trained[need] for need in start.needs):
-            before = [cell, *(self.trained[need] for need in cell.needs)]
-            for one in before:
-                if n := len(self._used(one) & _groups(rows, tuple(held.tolist()))):
-                    raise WorkError(
-                        f"a model that it starts from is trained on {n} of the {len(held)} sequences that are held out "
-                        f"here; give that model the same fold (fold: each)"
-                    )
+                self._checked.clear()  # told of every cell that it is true of
+                raise WorkError(f"the weights of {folder} were trained on {n} of the {many} rows held out here")
+        before = [self.trained[need] for need in start.needs]
+        while before:
+            cell = before.pop()
+            if n := len(self._inserts(cell).intersection(rows.inserts[held].tolist())):
+                self._checked.clear()
+                raise WorkError(
+                    f"a model that it starts from is trained on {n} of the {many} sequences that are held out here; "
+                    "give that model the same fold (fold: each)"
+                )
+            before += [self.trained[need] for need in cell.needs]
 
-    def _used(self, cell: Cell) -> frozenset[str]:
-        document = cell.document
-        rows = read_rows(cell.given["data"])
-        splits = parts(rows, document["test"], document["valid"], document["rows"], document.get("drawn", 0))
-        return _groups(rows, tuple(np.concatenate([splits.train, splits.valid]).tolist()))
+    def _inserts(self, cell: Cell) -> frozenset[str]:
+        """What a pretrained model is trained and validated on."""
+        if cell.id not in self._used:
+            rows, said = read_rows(cell.given["data"]), cell.document
+            splits = parts(rows, said["test"], said["valid"], said["rows"], said.get("drawn", 0))
+            used = np.concatenate([splits.train, splits.valid])
+            self._used[cell.id] = frozenset(rows.inserts[used].tolist())
+        return self._used[cell.id]
 
 
 def under(values: Mapping[str, Any], section: str) -> dict[str, Any]:
@@ -195,33 +214,11 @@ def listed(value: Any) -> list[str]:
     return [str(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def length(rows: Rows) -> int | None:
-    """The one length of all assembled sequences, None if they differ."""
-    found = {len(rows.construct.assemble(sequence)) for sequence in rows.table.sequences}
-    return found.pop() if len(found) == 1 else None
-
-
 def said(settings: Settings) -> dict[str, Any]:
     """Of the settings, what a result depends on: what differs from what was always done."""
     values = settings.to_dict()
     usual = {**{f.name: f.default for f in fields(Settings)}, **CAME_LATER}
     return {k: v for k, v in values.items() if k not in _NOT_SAID and not (k in CAME_LATER and v == usual[k])}
-
-
-def _groups(rows: Rows, held: tuple[int, ...]) -> frozenset[str]:
-    """The inserts of some rows, both strands of one being one."""
-    labels = _labels(rows)
-    return frozenset(labels[i] for i in held)
-
-
-_LABELS: dict[tuple[str, str], Any] = {}
-
-
-def _labels(rows: Rows) -> Any:
-    key = (rows.sha256, digest(rows.construct.to_dict()))
-    if key not in _LABELS:
-        _LABELS[key] = insert_groups(rows.table, stripping(rows.construct))
-    return _LABELS[key]
 
 
 def file_sum(path: Path) -> str:

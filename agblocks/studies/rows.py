@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..data import Construct, Motif, Splits, Table, simulate_mpra, split_by_fold
+from ..data import Construct, Motif, Splits, Table, insert_groups, simulate_mpra, split_by_fold
 from ..data.draw import keys
 from ..data.simulate import MOTIFS, PAIRS
 from ..errors import near
-from ..training.sources import Source, read_construct, read_data
+from ..training.sources import Source, read_construct, read_data, stripping
+from .cell import digest
 from .errors import WorkError
 
 _PERMUTE, _SUBSET = 200, 201  # streams of draws, beside those of agblocks.data.draw
@@ -32,6 +34,21 @@ class Rows:
     construct: Construct
     sha256: str
     id_suffix: str | None = None
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Every length that an assembled sequence has, ascending."""
+        return tuple(sorted({len(self.construct.assemble(sequence)) for sequence in self.table.sequences}))
+
+    @cached_property
+    def inserts(self) -> NDArray[np.str_]:
+        """Each row's insert, the same text for both strands of one. Shapes: (rows,)."""
+        return insert_groups(self.table, stripping(self.construct))
+
+    @cached_property
+    def key(self) -> str:
+        """Of rows and construct together."""
+        return digest([self.sha256, self.construct.to_dict()])
 
     @property
     def folds(self) -> list[str]:

@@ -14,7 +14,7 @@ from .cell import Cell, digest
 from .engines import Engine, Inline, Outcome, Task
 from .errors import WorkError
 from .plan import Plan, plan
-from .store import Store
+from .store import MOST_FEATURES, Store
 from .study import Study
 from .work import perform
 
@@ -44,6 +44,8 @@ def run_study(
     share: str = "",
     only: Sequence[str] = (),
     retry: bool = False,
+    features: str | Path | None = None,
+    most_features: int | None = MOST_FEATURES,
     say: Say = lambda _: None,
 ) -> Summary:
     """Do what of a study is not done in a folder; finished cells are never done again.
@@ -51,6 +53,8 @@ def run_study(
     share: "0/2" does about half of the tasks, "1/2" the others: for processes that start together on several machines.
         Processes on one folder never do the same work twice, with or without.
     only: ids of cells, or labels like `way=probe` (all of them must hold; `*` stands for anything); and what they need.
+    features: folder in which features of frozen models are kept, which studies may share (default: out/features), and
+        how many bytes of them, None for any number; what was not used for longest goes first.
     retry: do again what failed. say: hears of each task as it ends, with an estimate of what remains.
     Errors: `StudyError` before anything is run; `WorkError` for a folder, a share or an `only` that cannot be.
         Cells that fail are in the summary.
@@ -58,6 +62,7 @@ def run_study(
     planned = study if isinstance(study, Plan) else plan(study)
     store = Store(out)
     store.begin(planned.to_dict())
+    store.keep_features(features, most_features)
     wanted = chosen(planned, only)
     if retry:
         for cell in wanted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +82,7 @@ def tuning(transfer: Mapping[str, Any], resolved: Resolved, settings: Settings) 
     Errors: `TransferError` and `RunError` for terms that fit nothing; `AdapterError` for adapters that have no place.
     """
     said = Transfer.from_dict(transfer).to_dict()
-    parameters = _parameters(_Held(resolved), settings, _Held(said))
+    parameters = _parameters(_Held(resolved), replace(settings, seed=0), _Held(said))
     return Tuned({"transfer": said} if said else {}, said, parameters)
 
 

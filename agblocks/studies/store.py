@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from ..training.write import write_whole
 from .cell import Cell
 from .errors import WorkError
+from .features.store import Store as Features
 
+FEATURES = "features.json"
+MOST_FEATURES = 20_000_000_000  # bytes
 PLAN, CELL, RESULT, FAILED, PREDICTIONS, RUN = (
     "plan.json", "cell.json", "result.json", "failed.json", "predictions.parquet", "run",
 )  # fmt: skip
@@ -67,6 +70,21 @@ class Store:
         except OSError as error:
             raise WorkError(f"{self.out}: cannot be made: {error.strerror}") from None
         write_whole(self.out / PLAN, _json(plan))
+
+    def keep_features(self, folder: str | Path | None, most: int | None) -> None:
+        """Say where features of frozen models are kept (default: in the study's folder), and how many bytes at most."""
+        where = "" if folder is None else str(Path(folder).absolute())
+        write_whole(self.out / FEATURES, _json({"folder": where, "most": most}))
+
+    @property
+    def features(self) -> Features:
+        """The cache of features, as `keep_features` said; every process of a study sees the same."""
+        try:
+            said = json.loads((self.out / FEATURES).read_text(encoding="utf-8"))
+            folder, most = said["folder"], said["most"]
+        except (OSError, ValueError, KeyError, TypeError):
+            folder, most = "", MOST_FEATURES
+        return Features(folder or self.out / "features", most)
 
     def folder(self, cell: str) -> Path:
         return self.out / "cells" / cell

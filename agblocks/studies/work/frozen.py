@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...data import Loader
 from ...graph.model import GraphModel
 from ...graph.resolved import Resolved
 from ...training.initial import Initial
 from ...training.settings import Settings
-from ...training.wiring import FLAG, Wiring, model_inputs
 from .. import models
 from ..cell import Cell, digest
 from ..errors import WorkError
-from ..pooling import pooled
+from ..features import Store as FeatureStore
+from ..features import Tap, extract
 from ..rows import Rows
 from ..store import Store
 from .gradient import sources
@@ -66,7 +65,7 @@ def frozen_features(cells: Sequence[Cell], rows: Rows, store: Store) -> Frozen:
         if not alike:
             raise WorkError(f"taps {', '.join(left)}: no model draws the weights that one of them alone draws")
         wanted = {_key(cell): cell for cell in cells if cell.given["tap"] in alike}
-        made |= _pass(model, wanted, rows, first.document.get("inputs", {}))
+        made |= _pass(model, wanted, rows, first.document.get("inputs", {}), store.features)
         for tap in alike:
             sizes[tap] = _size(model, tap)
         left = [tap for tap in left if tap not in alike]
@@ -87,30 +86,14 @@ def started_model(resolved: Resolved, cell: Cell, store: Store) -> tuple[GraphMo
 
 
 def _pass(
-    model: GraphModel, wanted: Mapping[str, Cell], rows: Rows, inputs: Mapping[str, int]
+    model: GraphModel, wanted: Mapping[str, Cell], rows: Rows, inputs: Mapping[str, int], kept: FeatureStore
 ) -> dict[str, NDArray[np.float32]]:
-    dna, reverse, constants = model_inputs(model.resolved, dict(inputs))
-    wiring = Wiring(dna, reverse, constants, ())
+    """Features by the names of the taps; what was kept before is not computed again."""
+    taps = {name: Tap(cell.given["tap"], **cell.document["pool"]) for name, cell in wanted.items()}
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
-    batches = Loader(
-        rows.table, construct=rows.construct, targets={}, batch_size=BATCH, reverse_input=FLAG if reverse else None
-    )
-    outputs = list(dict.fromkeys(cell.given["tap"] for cell in wanted.values()))
-    made: dict[str, NDArray[np.float32]] = {}
-    with torch.inference_mode():
-        for batch in batches:
-            given = {name: value.to(device) for name, value in wiring.inputs(batch["inputs"]).items()}
-            tracks = model(**given, outputs=outputs)
-            for key, cell in wanted.items():
-                values = pooled(tracks[cell.given["tap"]], cell.document["pool"]).float().cpu().numpy()
-                held = made.setdefault(key, np.empty((len(rows.table), values.shape[1]), np.float32))
-                if held.shape[1] != values.shape[1]:
-                    kind = cell.document["pool"]["pool"]
-                    raise WorkError(f"pool {kind}: the sequences have several lengths; pool mean or max, say")
-                held[batch["index"].numpy()] = values
+    made = extract(model.to(device), taps, rows.table.sequences, rows.construct, kept, inputs=inputs, batch_size=BATCH)
     model.cpu()
-    return made
+    return {name: features.array for name, features in made.items()}
 
 
 def _size(model: GraphModel, tap: str) -> int:

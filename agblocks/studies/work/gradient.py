@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ...training import Settings, evaluate, fit
@@ -11,6 +12,7 @@ from ...training.errors import RunError
 from ...training.run import Run
 from ..cell import Cell
 from ..errors import WorkError
+from ..features.training import OnFeatures
 from ..rows import parts, read_rows
 from ..store import RUN, Predictions, Store
 from .outcome import Done
@@ -35,12 +37,14 @@ def _trained(cell: Cell, store: Store) -> Done:
     splits = parts(rows, document["test"], document["valid"], document["rows"], document.get("drawn", 0))
     settings = Settings.from_dict(given["settings"])
     folder = store.folder(cell.id) / RUN
+    said: list[str] = []
+    work = partial(OnFeatures, store=store.features, told=said.append)
 
     def run(resume: bool) -> Run:
         return fit(
             given["recipe"], rows.table, splits, folder, settings, construct=rows.construct,
             inputs=document.get("inputs"), source=given["data"], id_suffix=rows.id_suffix,
-            resume=resume, overwrite=not resume, **arguments(cell, store),
+            resume=resume, overwrite=not resume, work=work, **arguments(cell, store),
         )  # fmt: skip
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +57,10 @@ def _trained(cell: Cell, store: Store) -> Done:
     scored = {part: evaluate(made, rows.table, at, part=part) for part, at in splits.parts().items() if part != "train"}
     test = scored["test"]
     history = made.metrics["members"]
-    chosen = {"epoch": [member["kept"]["epoch"] for member in history], "epochs": [m["epochs"] for m in history]}
+    kept = [member["kept"]["epoch"] for member in history]
+    chosen: dict[str, Any] = {"epoch": kept, "epochs": [member["epochs"] for member in history]}
+    if said:
+        chosen["features"] = said[-1]
     ids = [rows.table.ids[i] for i in splits.test.tolist()]
     return Done(
         {part: list(one.scores) for part, one in scored.items()},
