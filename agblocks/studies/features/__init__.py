@@ -2,10 +2,11 @@
 
 from .extract import Features, Tap, extract
 from .pool import Pool
-from .store import Gone, Memory, Store
-from .usable import frozen_edges, usable
+from .store import Gone, Memory, NoRoom, Store
+from .usable import frozen_edges, needed_variants, usable
 from .variants import Variant, Variants
 
 __all__ = [
-    "Features", "Gone", "Memory", "Pool", "Store", "Tap", "Variant", "Variants", "extract", "frozen_edges", "usable"
+    "Features", "Gone", "Memory", "NoRoom", "Pool", "Store", "Tap", "Variant", "Variants", "extract", "frozen_edges",
+    "needed_variants", "usable"
 ]  # fmt: skip

@@ -33,10 +33,19 @@ STORED = {torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int
 
 @dataclass(frozen=True)
 class Tap:
-    """An edge that features are taken from, and how its positions are pooled; `none` keeps whole tracks."""
+    """An edge that features are taken from, and how its positions are pooled; `none` keeps whole tracks.
+
+    window: so many positions in the middle are pooled, None for all.
+    """
 
     edge: str
     pool: Pool = "mean"
+    window: int | None = None
+
+    @property
+    def way(self) -> str:
+        """The pool in words, as keys have it."""
+        return self.pool if self.window is None else f"{self.pool} of the middle {self.window}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +161,7 @@ class _Work:
         self.kind = kind
         self.documents = {
             name: document(
-                prints[tap.edge], pool=tap.pool, stored=_name(dtype or "as computed"),
+                prints[tap.edge], pool=tap.way, stored=_name(dtype or "as computed"),
                 computed=_name(kind) + (f", autocast {_name(autocast)}" if autocast else ""), construct=construct,
                 ambiguous=ambiguous, constants=self._constants(tap.edge),
             )
@@ -225,7 +234,8 @@ class _Work:
             edges = list(dict.fromkeys(self.edges[name] for name in names))
             made = self.model(**self.wiring.inputs(loaded), outputs=edges)
         for name in names:
-            values = pooled(made[self.edges[name]], self.taps[name].pool)
+            tap = self.taps[name]
+            values = pooled(made[self.edges[name]], tap.pool, tap.window)
             self._keep(name, keys, self._cast(name, values).cpu())
 
     def _cast(self, name: str, values: Tensor) -> Tensor:
@@ -267,7 +277,9 @@ class _Work:
         values = {"B": 1, **({} if isinstance(axis, int) else dict.fromkeys(axis.symbols, length))}
         sizes = [a if isinstance(a, int) else int(a.at(values)) for a in resolved.edges[self.edges[name]].axes[1:]]
         pool = self.taps[name].pool
-        if pool not in ("none", "flatten") and len(sizes) == 2:
+        if pool == "flatten" and len(sizes) == 2:
+            sizes[1] = min(sizes[1], self.taps[name].window or sizes[1])
+        elif pool != "none" and len(sizes) == 2:
             sizes = [sizes[0] * (2 if pool == "mean_max" else 1)]
         return int(np.prod(sizes)) * (self.dtype or self.kind).itemsize + 24
 

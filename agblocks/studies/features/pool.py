@@ -23,8 +23,10 @@ def check_pool(pool: str, edge: str, info: EdgeInfo) -> None:
         raise WorkError(f"tap {edge!r} is {info.shape}: a track or a vector can be pooled, this is kept by pool 'none'")
 
 
-def pooled(x: Tensor, pool: Pool) -> Tensor:
+def pooled(x: Tensor, pool: Pool, window: int | None = None) -> Tensor:
     """One vector a row, of a track; a vector is as it is. Sums of half precision are made in float32.
+
+    window: only so many positions in the middle, at most all, as in `head.scalar`.
 
     Shapes: (rows, channels, positions) -> (rows, channels), with `mean_max` twice as many (means first), with `flatten`
     positions times channels, channels innermost; of an even number of positions the right one is the `center`'s; with
@@ -32,11 +34,14 @@ def pooled(x: Tensor, pool: Pool) -> Tensor:
     """
     if pool == "none" or x.dim() == 2:
         return x
+    length = x.shape[-1]
+    if window is not None and window < length:
+        x = x.narrow(-1, (length - window) // 2, window)
+    elif pool == "center" and window is None:
+        x = x.narrow(-1, length // 2, 1)
     wide = torch.promote_types(x.dtype, torch.float32)
     if pool == "max":
         return x.amax(-1)
-    if pool == "center":
-        return x[..., x.shape[-1] // 2]
     if pool == "flatten":
         return x.mT.flatten(1)
     if pool == "sum":

@@ -30,6 +30,10 @@ class Gone(WorkError):
     """Rows that were there, and are not any more: pruned, or damaged. They are computed again by `extract`."""
 
 
+class NoRoom(WorkError):
+    """The limit of a store is too small for what is to be kept."""
+
+
 class Keeps(Protocol):
     """What `extract` needs of a cache."""
 
@@ -43,7 +47,7 @@ class Keeps(Protocol):
         """Keep rows. Shapes: n keys, values (n, ...)."""
 
     def room(self, needed: int) -> None:
-        """See that so many bytes have room. Errors: `WorkError` where they cannot have it."""
+        """See that so many bytes have room. Errors: `NoRoom` where they cannot have it."""
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Store:
     limit: bytes that the folder may come to, None for any number. Room is made by removing what was not used for
         longest; what this process uses stays.
     problems: files that are not used, and why: cut, changed, foreign. `prune` removes those that are shards of ours.
-    Errors: `WorkError` where the folder cannot be written, or the limit is too small for what is to be kept.
+    Errors: `WorkError` where the folder cannot be written; `NoRoom` where the limit is too small.
     """
 
     def __init__(self, folder: str | Path, limit: int | None = None):
@@ -111,7 +115,7 @@ class Store:
             return
         self.prune(max(0, self.limit - needed))
         if (held := self.size()) + needed > self.limit:
-            raise WorkError(
+            raise NoRoom(
                 f"{self.folder}: {_bytes(needed)} of features are to be kept, but the limit is {_bytes(self.limit)}"
                 f"{f' and {_bytes(held)} are in use' if held else ''}; fewer taps, a pool, half precision or a higher "
                 "limit would do"

@@ -25,8 +25,8 @@ from ...training.groups import groups_of
 from ...training.wiring import Wiring
 from .extract import Features, Tap, extract
 from .key import row_keys
-from .store import Keeps
-from .usable import frozen_edges, usable
+from .store import Keeps, NoRoom
+from .usable import frozen_edges, needed_variants, usable
 from .variants import Variants
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class OnFeatures(OnSequences):
         self.store, self.variants, self.told = store, variants, told or (lambda said: None)
 
     def train(self, model: Model, settings: Settings, checkpoint: Path, logs: Path, progress: bool) -> Keeper:
-        variants = self.variants or _needed(settings)
+        variants = self.variants or needed_variants(settings)
         reason = usable(model, settings, variants)
         if reason is None:
             assert isinstance(model, GraphModel)
@@ -74,8 +74,13 @@ class OnFeatures(OnSequences):
         from ...training.train import run_training
 
         def made() -> tuple[Batches, Fitting]:
-            tracks = self._tracks(model, part, variants, settings)
             batches = Batches(self.table, self.splits, self.construct, self.wiring, settings, settings.seed)
+            try:
+                tracks = self._tracks(model, part, variants, settings)
+            except NoRoom as error:
+                self.told(f"features are not kept: {error}")
+                steps = settings.epochs * len(batches.train)
+                return batches, Fitting(model, self.wiring, settings, steps, settings.seed)
             for loader in (batches.train, *batches.valid):
                 loader.instead = _Kept(tracks, loader, part.suffix.resolved, self.wiring).inputs
             wiring = CutWiring.of(self.wiring, part.cut)
@@ -116,8 +121,6 @@ def behind(model: GraphModel, settings: Settings) -> tuple[Behind | None, str | 
     """The part of a model behind what is frozen, or why training it would not be the same training."""
     found = cut(model.resolved, frozen_edges(model, settings))
     suffix = part_of(model, found.suffix)
-    if adapters := found.suffix.adapters:
-        return None, f"the recipe has adapters ({', '.join(map(str, adapters))})"
     try:
         own = _by_name(model, settings)
         same = _trained(model, settings) == _trained(suffix, own)
@@ -170,12 +173,6 @@ class _Kept:
             whole = self.wiring.inputs(self.loader.inputs(codes, turned))
             made |= {name: whole[name] for name in self.whole}
         return made
-
-
-def _needed(settings: Settings) -> Variants:
-    """The variants that a training shows, where those are strands alone."""
-    turns = settings.augment.reverse_complement > 0 or settings.strands == "both"
-    return Variants(both_strands=turns, fill=settings.shift_mode, scope=settings.shift_scope)
 
 
 def _by_name(model: GraphModel, settings: Settings) -> Settings:

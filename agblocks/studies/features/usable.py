@@ -29,6 +29,8 @@ def usable(model: nn.Module, settings: Settings, variants: Variants | None = Non
         return "adapters are attached, and features are kept of a model's own weights alone"
     if not isinstance(model, GraphModel):
         return f"a {type(model).__name__} is no model of a recipe: it can't be cut"
+    if model.resolved.adapters:
+        return f"the recipe has adapters ({', '.join(map(str, model.resolved.adapters))})"
     if settings.processes > 1:
         return f"{settings.processes} processes train together, each of which would extract for itself"
     if (reason := variants.lacks(settings.augment)) is not None:
@@ -39,6 +41,12 @@ def usable(model: nn.Module, settings: Settings, variants: Variants | None = Non
     if reason is not None:
         return reason
     return changed(model, edges)
+
+
+def needed_variants(settings: Settings) -> Variants:
+    """The strands that a training shows. Shifts would be many, and are not among them: who wants them kept says so."""
+    turns = settings.augment.reverse_complement > 0 or settings.strands == "both"
+    return Variants(both_strands=turns, fill=settings.shift_mode, scope=settings.shift_scope)
 
 
 def frozen_edges(model: GraphModel, settings: Settings) -> tuple[str, ...]:
