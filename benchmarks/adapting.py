@@ -2,8 +2,8 @@
 
 `mpra_attention` is trained on the STARR-seq sample, then adapted to the lentiMPRA sample: each method on three folds
 with three seeds (the base's too), its learning rate chosen on the first's validation fold. Every cell is a file of
-its own, written whole, so a run that was stopped goes on where it was; each runs in a process of its own, whose peak
-memory is noted. `out/table.md` and `out/adapting.png` are what docs/results.md shows. Needs AGBLOCKS_DATA.
+its own, written whole, so a run that was stopped goes on where it was. Memory is what one epoch takes at its peak, in a
+process of its own. `out/table.md` and `out/adapting.png` are what docs/results.md shows. Needs AGBLOCKS_DATA.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import math
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -172,10 +171,8 @@ def pretrain(out: Path, seed: int) -> Path:
     return path
 
 
-def cell(out: Path, method: Method, fold: str, seed: int, rate: float, most: int | None) -> dict[str, Any]:
-    """Adapt and score once, in this process."""
-    torch.set_num_threads(1)
-    data, _, _ = rows(WANTED, fold, most, seed)
+def ready(out: Path, method: Method, seed: int) -> nn.Module:
+    """The model that a method starts from, with a head of its own."""
     model = agblocks.build(RECIPE, seed=100 + seed)
     if not method.fresh:
         kept = torch.load(pretrain(out, seed), weights_only=True)["state"]
@@ -186,19 +183,44 @@ def cell(out: Path, method: Method, fold: str, seed: int, rate: float, most: int
         from agblocks.adapters import quantize
 
         quantize(model)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return model
+
+
+def cell(out: Path, method: Method, fold: str, seed: int, rate: float, most: int | None) -> dict[str, Any]:
+    """Adapt and score once, in this process."""
+    torch.set_num_threads(1)
+    data, _, _ = rows(WANTED, fold, most, seed)
+    model = ready(out, method, seed)
     adapted = adapt(model, method.specs, train=("activity", *method.train), seed=seed)
     start = time.process_time()
     train(adapted, data, list(_groups(adapted, method, rate)), rate, seed, EPOCHS)
     seconds = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     head = sum(p.numel() for p in model.activity.parameters())
     return {
         "method": method.name, "fold": fold, "seed": seed, "rate": rate, "rows": len(data.parts["train"]),
         "valid": r(adapted, data, "valid"), "test": r(adapted, data, "test"), "seconds": seconds,
-        "memory_mb": (peak - used) / 1024, "trained": trained, "beside_head": trained - head,
+        "trained": trained, "beside_head": trained - head,
     }  # fmt: skip
+
+
+def memory(out: Path, method: Method, most: int | None) -> dict[str, Any]:
+    """Megabytes that one epoch takes at its peak, above the model as it stood. Linux."""
+    import torch._dynamo  # an optimiser loads it
+
+    torch.set_num_threads(1)
+    data, _, _ = rows(WANTED, FOLDS[0], most)
+    model = ready(out, method, SEEDS[0])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    adapted = adapt(model, method.specs, train=("activity", *method.train))
+    train(adapted, data, list(_groups(adapted, method, RATES[0])), RATES[0], 0, 1)
+    return {"memory_mb": (_status("VmHWM") - before) / 1024}
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def _groups(adapted: Any, method: Method, rate: float) -> Iterator[dict[str, Any]]:
@@ -220,15 +242,18 @@ def once(out: Path, method: Method, fold: str, seed: int, rate: float, most: int
     said = [method.name, method.specs, method.train, method.fresh, method.decay, method.quantized]
     said += [fold, seed, rate, most, EPOCHS, BATCH, agblocks.resolve(RECIPE).digest]
     path = out / "cells" / f"{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]}.json"
+    pretrain(out, seed)
+    return _kept(path, cell, (out, method, fold, seed, rate, most)) or {"method": method.name, "failed": True}
+
+
+def _kept(path: Path, work: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> dict[str, Any]:
+    """What a process of its own finds, or found before; nothing where it failed."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        pretrain(out, seed)
-        worker = multiprocessing.get_context("fork").Process(
-            target=_write, args=(path, cell, (out, method, fold, seed, rate, most))
-        )
+        worker = multiprocessing.get_context("fork").Process(target=_write, args=(path, work, args))
         worker.start()
         worker.join()
-    return json.loads(path.read_text()) if path.exists() else {"method": method.name, "failed": True}
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _write(path: Path, work: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
@@ -293,7 +318,11 @@ def main() -> None:
     if given.report:
         from .adapting_report import report
 
-        report(given.out, cells, ridge(given.out, most), given.rows)
+        taken = {
+            method.name: _kept(given.out / "memory" / f"{i}.json", memory, (given.out, method, most))
+            for i, method in enumerate(methods)
+        }
+        report(given.out, cells, taken, ridge(given.out, most), given.rows)
 
 
 if __name__ == "__main__":

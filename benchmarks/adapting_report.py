@@ -13,7 +13,7 @@ DRAWS = 10_000
 REFERENCE = "full"
 
 
-def report(out: Path, cells: list[dict[str, Any]], ridge: list[float], rows: int) -> None:
+def report(out: Path, cells: list[dict[str, Any]], memory: dict[str, Any], ridge: list[float], rows: int) -> None:
     by = defaultdict(dict)
     for one in cells:
         by[one["method"]][one["fold"], one["seed"]] = one
@@ -28,7 +28,7 @@ def report(out: Path, cells: list[dict[str, Any]], ridge: list[float], rows: int
             "less_interval": interval({k: {"test": paired[k]} for k in paired}),
             "beside_head": next(iter(made.values()))["beside_head"], "rate": next(iter(made.values()))["rate"],
             "seconds": statistics.median(one["seconds"] for one in made.values()),
-            "memory": statistics.median(one["memory_mb"] for one in made.values()), "cells": len(made),
+            "memory": memory[method]["memory_mb"], "cells": len(made),
         })  # fmt: skip
     lines.sort(key=lambda line: -line["r"])
     text = [
