@@ -1,4 +1,4 @@
-"""`agblocks tracks`: fit and score models on tracks along a genome."""
+"""`agblocks tracks`: fit and score models on tracks along a genome, and predict whole chromosomes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from ..training.settings import Settings
 from ._common import Overrides, Recipe, adapters_of
 from ._tracks import tracks_table, with_genome
+from ._tracks_predict import predict
 from ._training import (
     Adapters,
     Inputs,
@@ -24,7 +25,8 @@ from ._training import (
 )
 
 tracks = typer.Typer(
-    help="Tracks along a genome: fit a recipe to FASTA and bigWigs, score a run.", rich_markup_mode=None
+    help="Tracks along a genome: fit a recipe to FASTA and bigWigs, score a run, predict chromosomes.",
+    rich_markup_mode=None,
 )
 
 
@@ -98,3 +100,4 @@ def evaluate(
 
 tracks.command("fit")(with_settings(with_genome(fit)))
 tracks.command("evaluate")(with_genome(evaluate))
+tracks.command("predict")(predict)

@@ -116,7 +116,7 @@ def check(layers, tiling, shape, layers_of_long):
         assert min(shared * bins.stride + bins.stride, 10**9) > tiling.overlap or after.parts["out"].end >= bins.count
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(models(), st.integers(1, 700), st.integers(1, 200), st.integers(0, 40), st.data())
 def test_as_one_long_window(layers, length, extra, overlap, data):
     grid = grid_of(layers)
@@ -138,7 +138,7 @@ def test_as_one_long_window(layers, length, extra, overlap, data):
     assert bins.first + bins.stride * bins.count >= length
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(models(cropping=False), st.integers(1, 500), st.integers(1, 12), st.integers(0, 60), st.integers(0, 20))
 def test_a_crop_to_a_number_of_bins(layers, length, target, more, overlap):
     """The long window's crop is by as many bins as each window's, so its target is what is left of it."""

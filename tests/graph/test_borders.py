@@ -30,7 +30,7 @@ def dna(length, seed=0):
     ].mT
 
 
-@pytest.mark.parametrize("start, window", [(64, 256), (8, 192), (160, 200)])
+@pytest.mark.parametrize(("start", "window"), [(64, 256), (8, 192), (160, 200)])
 def test_what_differs_from_a_longer_sequence(start, window):
     """Just the positions outside `start` and `end` differ, for an inner window of a longer sequence."""
     model = build(UNET, seed=1, dtype=torch.float64, keep=["encoder.*"]).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,8 @@ def write_bigwig(path: Path, sizes: Mapping[str, int], entries: Iterable[Entry])
     """
     import pybigtools
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # pybigtools goes by the suffix
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part.bw")
     held = iter(entries)
     first = next(held, None)
     if first is None:
@@ -51,17 +52,16 @@ def bedgraph(
     first: int,
     stride: int,
     stretches: Iterable[tuple[int, int]],
-    values: Callable[[int, int], NDArray[np.float32]],
-    count: int,
+    values: NDArray[np.float32],
 ) -> Iterator[Entry]:
     """Entries of a row of bins, the first of which begins at base `first`; cut to the stretches and the chromosome.
 
-    values: bins from one to before another. Neighbours of equal value are one entry.
+    Neighbours of equal value are one entry. Shapes: values (bins,).
     """
     for start, end in stretches:
-        low, high = max(0, (start - first) // stride), min(count, -(-(end - first) // stride))
+        low, high = max(0, (start - first) // stride), min(len(values), -(-(end - first) // stride))
         for at in range(low, high, CHUNK):
-            row = values(at, min(high, at + CHUNK))
+            row = np.asarray(values[at : min(high, at + CHUNK)])
             edges = np.flatnonzero(np.diff(row)) + 1
             begins = np.concatenate([[0], edges])
             starts = np.maximum(first + stride * (at + begins), start)

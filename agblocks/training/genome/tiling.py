@@ -109,13 +109,9 @@ def tile(length: int, window: int, shape: Shape, overlap: int = 0) -> Tiling:
         raise TilingError(
             f"a sequence of {length} bases, windows of {window}, overlap {overlap}: wanted numbers from 1"
         )
-    if (fits := shape.admitted(window)) != window:
-        raise TilingError(f"the model takes no window of {window:,} bases; from there on the shortest is {fits:,}")
-    spans = shape.spans(window)
-    if not spans:
-        raise TilingError("there is no output to tile")
-    lead = -min(0, *(-span.offset // shape.grid * shape.grid for span in spans.values()))
     step = advance(window, shape, overlap)
+    spans = shape.spans(window)
+    lead = max(-(-span.offset // shape.grid) * shape.grid for span in spans.values())
     if shape.fixed:
         starts, end = _alike(length, window, lead, step, spans)
     else:
@@ -136,6 +132,8 @@ def advance(window: int, shape: Shape, overlap: int = 0) -> int:
 
     Errors: `TilingError` where that is nowhere, with a window that gets on.
     """
+    if (fits := shape.admitted(window)) != window:
+        raise TilingError(f"the model takes no window of {window:,} bases; from there on the shortest is {fits:,}")
     step = _advance(window, shape, overlap)
     if step > 0:
         return step
@@ -171,13 +169,20 @@ def _alike(length: int, window: int, lead: int, step: int, spans: Mapping[str, S
 
 def _end(length: int, lead: int, shape: Shape) -> int:
     """Where the long window ends: at the sequence's end, or as far behind it as the model needs."""
-    total = shape.admitted(length + lead)
+    total = _padded(length + lead, shape)
     for _ in range(100):
         reach = min(span.offset + span.stride * span.count for span in shape.spans(total).values())
         if not lead or reach - lead >= length:  # a rest that pools leave out is no crop
             return total - lead
-        total = shape.admitted(total + length + lead - reach)
+        total = _padded(total + length + lead - reach, shape)
     raise TilingError(f"no window reaches over a sequence of {length:,} bases")
+
+
+def _padded(total: int, shape: Shape) -> int:
+    """This length if the model takes it; else the grid's next multiple, or what else it takes."""
+    whole = -(-total // shape.grid) * shape.grid
+    fits = shape.admitted(total)
+    return whole if fits != total and shape.admitted(whole) == whole else fits
 
 
 def _starts(end: int, window: int, lead: int, step: int, grid: int) -> list[int]:
