@@ -66,24 +66,30 @@ def interval(made: dict[Any, dict[str, Any]]) -> tuple[float, float]:
 
 
 def plot(path: Path, lines: list[dict[str, Any]], ridge: float, rows: int) -> None:
+    """A line a method, the best on top; parameters at the right."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(9, 6.5), constrained_layout=True)
-    names = {"from scratch", "random, frozen: head", "head", "full", "last layer", "both layers"}
-    for line in lines:
-        x = max(line["beside_head"], 1)
-        plain = line["method"] in names or "decay" in line["method"]
-        color, marker = ("#d55e00", "s") if plain else ("#0072b2", "o")
-        low, high = line["interval"]
-        bars = [[line["r"] - low], [high - line["r"]]]
-        axis.errorbar(x, line["r"], bars, color=color, marker=marker, alpha=0.85, lw=1)
-        axis.annotate(line["method"], (x, line["r"]), xytext=(4, 3), textcoords="offset points", fontsize=7)
-    axis.axhline(ridge, color="0.4", ls=":", lw=1)
-    axis.annotate("k-mer ridge", (1, ridge), xytext=(2, 3), textcoords="offset points", fontsize=7, color="0.3")
-    axis.set(xscale="log", xlabel="parameters that train beside the head (1: none)", ylabel="test Pearson r")
-    axis.set_title(f"STARR-seq to lentiMPRA, {rows or 'all'} rows: 3 folds x 3 seeds, 95 % intervals")
+    figure, axis = plt.subplots(figsize=(8, 0.24 * len(lines) + 1.2), constrained_layout=True)
+    plain = {"from scratch", "random, frozen: head", "head", "full", "last layer", "both layers"}
+    for place, line in enumerate(lines):
+        base = line["method"] in plain or "decay" in line["method"]
+        color, marker = ("#d55e00", "s") if base else ("#0072b2", "o")
+        axis.plot(line["interval"], (place, place), color=color, lw=1.2)
+        axis.plot(line["r"], place, color=color, marker=marker, ms=5)
+        axis.annotate(
+            f"{line['beside_head']:,}", (1.01, place), xycoords=("axes fraction", "data"), fontsize=7, va="center"
+        )
+    axis.axvline(ridge, color="0.4", ls=":", lw=1)
+    axis.annotate("k-mer ridge", (ridge, len(lines) - 0.6), fontsize=7, color="0.3", ha="right", rotation=90)
+    axis.set_yticks(range(len(lines)), [line["method"] for line in lines], fontsize=7)
+    axis.set(ylim=(len(lines) - 0.4, -0.6), xlabel="test Pearson r")
+    axis.set_title(
+        f"STARR-seq to lentiMPRA, {rows or 'all'} rows: 3 folds x 3 seeds, 95 % intervals\n"
+        "squares: no adapter; at the right: parameters that train beside the head",
+        fontsize=9,
+    )
     figure.savefig(path, dpi=140)
     plt.close(figure)
