@@ -69,6 +69,7 @@ class AdapterBank(nn.Module):
         self._inside = 0  # contexts
         self._resting: list[nn.Module] = []
         self._merge: Merge | None = None
+        self._closed: Any = None  # while merged: refuses other weights
 
     # Attaching
 
@@ -176,7 +177,7 @@ class AdapterBank(nn.Module):
         self._outside("detach")
         if self._merge is not None and not keep:
             self.unmerge_()
-        self._merge = None
+        self._open_again()
         for site in self.sites.values():
             assert isinstance(site, Site)
             site.unhook()
@@ -347,6 +348,7 @@ class AdapterBank(nn.Module):
         """Fold what is active into the base's own tensors, keeping a backup on the CPU; see `merging.merge`."""
         self._free_to("merge")
         self._merge = merge(self, partial=partial)
+        self._closed = self.base.register_load_state_dict_pre_hook(self._refuse_loading)
         return self._merge
 
     def unmerge_(self, *, force: bool = False) -> None:
@@ -354,8 +356,19 @@ class AdapterBank(nn.Module):
         if self._merge is None:
             raise MergedStateError("nothing is merged")
         self._merge.undo(force)
-        self._merge = None
+        self._open_again()
         self._set(self.active)
+
+    def _open_again(self) -> None:
+        self._merge = None
+        if self._closed is not None:
+            self._closed.remove()
+            self._closed = None
+
+    def _refuse_loading(self, *_: Any) -> None:
+        raise MergedStateError(
+            "adapters are merged, and what is loaded would take their place in some weights: unmerge_() first"
+        )
 
     def _unmerged(self, what: str) -> None:
         if self._merge is not None:

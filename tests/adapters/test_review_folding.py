@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from agblocks._torchvision import mend
 from agblocks.adapters import Average, Stack, adapt
-from agblocks.adapters.errors import CompositionError, NotMergeable, UnsupportedModule
+from agblocks.adapters.errors import CompositionError, MergedStateError, NotMergeable, UnsupportedModule
 from agblocks.layers import LayerNorm, RMSBatchNorm, StandardizedConv1d
 from agblocks.testing.adapter_trial import move, outputs
 
@@ -574,3 +574,21 @@ def test_dropout_at_embeddings_drops_what_is_added():
     kept = dropped.abs() > 1e-12
     assert 0.65 < kept.double().mean() < 0.85
     assert torch.allclose(dropped[kept], full[kept] / 0.75)
+
+
+def test_other_weights_are_not_loaded_while_adapters_are_merged():
+    """Loaded over merged weights, a base would be merged where the file is silent and bare elsewhere."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    adapted = adapt(model, ["lora:glob=0,rank=2"])
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    adapted.bank.merge_()
+    with pytest.raises(MergedStateError, match="unmerge_"):
+        model.load_state_dict(kept)
+    twin = copy.deepcopy(adapted)
+    with pytest.raises(MergedStateError, match="unmerge_"):
+        twin.base.load_state_dict(kept)
+    adapted.bank.unmerge_()
+    model.load_state_dict(kept)
+    twin.bank.unmerge_()
+    twin.base.load_state_dict(kept)
+    adapted.merged().load_state_dict(kept)
