@@ -349,3 +349,50 @@ def test_what_began_when_is_kept(measured, tmp_path):
     assert load_run(tmp_path / "run").metrics["members"][0]["stages"] == [0, 2]
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["members"][0]["stages"] == [0, 2]
     assert run.settings.tuning.plateaus[0].train == ("full",)
+
+
+def test_stages_beside_adapters(start, measured, tmp_path, monkeypatch):
+    """The adapters begin, the base joins at a plateau with norms and all; broken off after that, and resumed."""
+    cls = fitting()
+    begin, firsts, stop = cls.on_train_batch_start, {}, [None]
+
+    def counted(self, batch, batch_idx):
+        firsts.setdefault(self.stage.number, self.global_step)
+        if self.global_step == stop[0]:
+            raise Interrupted
+        begin(self, batch, batch_idx)
+
+    monkeypatch.setattr(cls, "on_train_batch_start", counted)
+    settings = replace(TWO, epochs=4, rates="")
+    transfer = {"weights": str(start), "adapters": ["locon:role=conv.main,rank=2"], "freeze": "full",
+                "unfreeze": "plateau:2:2x0.5=encoder+activity"}  # fmt: skip
+    settings = replace(settings, tune="", unfreeze="")
+    whole = fit(DEEPER, *measured, tmp_path / "whole", settings, transfer=transfer)
+    assert whole.settings.tune == "not:**"
+    assert whole.metrics["members"][0]["stages"] == [0, 2]
+    stop[0] = firsts[1] + 1
+    with pytest.raises(Interrupted):
+        fit(DEEPER, *measured, tmp_path / "run", settings, transfer=transfer)
+    stop[0] = None
+    fit(DEEPER, *measured, tmp_path / "run", settings, transfer=transfer, resume=True)
+    assert (tmp_path / "run" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    base = load_run(start).model.state_dict()
+    moved = {n for n, v in whole.model.base.state_dict().items() if not torch.equal(v, base[n])}
+    kept = whole.metrics["members"][0]["kept"]["epoch"]
+    assert moved == (set(base) if kept > 2 else set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_go_through_the_same_stages(measured, tmp_path, strategy):
+    from parallel_helpers import NORMS, difference, history, rows
+
+    settings = replace(TWO, tune="head", unfreeze="plateau:1:2=block,plateau:1:2x0.3=full", rates="", epochs=6, lr=1e-2)
+    fit(NORMS, *rows(), tmp_path / "one", settings)
+    fit(NORMS, *rows(), tmp_path / "two", replace(settings, devices=2, strategy=strategy))
+    for mine, theirs in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    one, two = load_run(tmp_path / "one"), load_run(tmp_path / "two")
+    assert one.metrics["members"][0]["stages"] == two.metrics["members"][0]["stages"]
+    assert len(one.metrics["members"][0]["stages"]) == 3
+    assert difference(one.model, two.model) < 1e-4
