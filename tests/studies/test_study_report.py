@@ -3,7 +3,7 @@
 import html.parser
 import itertools
 import json
-import re
+import unicodedata
 
 import made_study
 import numpy as np
@@ -18,22 +18,21 @@ from agblocks.studies.report.heat import colour_of
 from agblocks.studies.report.html import amount, interval, number, tag
 from agblocks.studies.report.kept import kept
 from agblocks.studies.report.look import looks
-from agblocks.studies.report.pareto import pareto_front
 from agblocks.studies.report.svg import Scale, log_ticks, ticks
 from agblocks.studies.results import read
 from agblocks.studies.statistics import Unit, paired
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" é \u202e $x_1$"
-SMALL = dict(
-    encoders=("alphagenome", "enformer"), stages=3, ways=("probe", HOSTILE), folds=("0", "3"), seeds=("0", "1"), rows=40,
-    bootstrap=10, name=f"stage_transfer {HOSTILE}", about=HOSTILE,
-)  # fmt: skip
+SMALL = {
+    "encoders": ("alphagenome", "enformer"), "stages": 3, "ways": ("probe", HOSTILE), "folds": ("0", "3"),
+    "seeds": ("0", "1"), "rows": 40, "bootstrap": 10, "name": f"stage_transfer {HOSTILE}", "about": HOSTILE,
+}  # fmt: skip
 
 
 class Page(html.parser.HTMLParser):
     """The tables, ids and links of a page, and whether its elements are closed in order."""
 
-    VOID = {"meta", "input", "br", "link", "col"}
+    VOID = ("meta", "input", "br", "link", "col")
 
     def __init__(self, text):
         super().__init__()
@@ -170,7 +169,9 @@ def test_comparisons_are_those_of_the_statistics(out):
                 key = (labels["data"], labels["encoder"], labels["tap"], labels["way"], target)
                 units.setdefault(key, []).append(Unit(labels["fold"], labels["seed"], kept["id"].to_list(), *pair))
     reference = {k: (k[0], k[1], "encoder.stage1", "probe", k[4]) for k in units}
-    wanted = paired(units, {k: v for k, v in reference.items() if k != v})
+    wanted = {}
+    for data, target in {(k[0], k[4]) for k in units}:
+        wanted |= paired(units, {k: v for k, v in reference.items() if k != v and (k[0], k[4]) == (data, target)})
     frame = polars.read_csv(out / "report" / "comparisons.csv", schema_overrides={"axis_way": polars.String})
     found = {
         tuple(row[name] for name in ("axis_data", "axis_encoder", "axis_tap", "axis_way", "target")): row
@@ -180,7 +181,7 @@ def test_comparisons_are_those_of_the_statistics(out):
     for key, difference in wanted.items():
         assert found[key]["difference"] == pytest.approx(difference.mean)
         assert found[key]["verdict"] == difference.verdict and found[key]["sentence"] == difference.sentence
-        assert found[key]["low"] == pytest.approx(difference.low, abs=2e-3)  # the family's simulation depends on order
+        assert found[key]["low"] == pytest.approx(difference.low, rel=0.02)  # the simulation depends on the order
     counts = dict(frame.group_by("against").len().iter_rows())
     assert counts["random"] == counts["kmer"] == counts["full"] == 2 * 3 * 2 * 3
 
@@ -272,18 +273,6 @@ def test_every_line_of_a_study_looks_its_own(tmp_path):
     assert len({look.colour for look in first}) == len({look.mark for look in first}) == 7
 
 
-points = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=12)
-
-
-@given(points)
-def test_the_front_is_what_nothing_beats(points):
-    points = [(float(c), float(v)) for c, v in points]
-    front = pareto_front(points)
-    for i, (cost, value) in enumerate(points):
-        beaten = any((c < cost and v >= value) or (c <= cost and v > value) for c, v in points)
-        assert (i in front) == (not beaten)
-
-
 @given(st.text(), st.text())
 def test_markup_round_trips(said, title):
     class Reader(html.parser.HTMLParser):
@@ -300,14 +289,15 @@ def test_markup_round_trips(said, title):
     reader.feed(tag("p", said, title=title))
     reader.close()
 
-    def plain(text):
-        return re.sub("\ufffd|\r", "", re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text))
+    # Controls and what turns the direction of text are shown as a mark; line ends as HTML reads them.
+    def seen(text):
+        kept_text = "".join("\ufffd" if unicodedata.category(c) in HIDDEN and c not in "\n\t" else c for c in text)
+        return kept_text
 
-    kept_text = "".join(c for c in plain(reader.held))
-    assert kept_text == "".join(
-        c for c in plain(said) if c.isprintable() or c in "\n\t" or c.isspace() or c in kept_text
-    )
-    assert "<" not in tag("p", said)[3:-4] and reader.attribute is not None
+    assert reader.held == seen(said) and reader.attribute == seen(title)
+
+
+HIDDEN = ("Cc", "Cf", "Cs")
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -14,9 +14,10 @@ from agblocks.studies.report.groups import grouped, in_order
 from agblocks.studies.results import read
 from agblocks.studies.table import axis_columns, table
 
-SMALL = dict(
-    encoders=("alphagenome",), stages=2, ways=("probe", "frozen"), folds=("0", "3"), seeds=("0", "1"), bootstrap=10
-)
+SMALL = {
+    "encoders": ("alphagenome",), "stages": 2, "ways": ("probe", "frozen"), "folds": ("0", "3"), "seeds": ("0", "1"),
+    "bootstrap": 10,
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from .means import means
 from .page import Shown, page
 from .pareto import COSTS, trades
 from .pictures import picture_curves, picture_similarity, picture_trades
+from .shared import parts
 
 __all__ = ["write"]
 
@@ -41,8 +42,9 @@ def write(out: str | Path, to: str | Path | None = None) -> Path:
     groups = grouped(results)
     held = kept(groups)
     compared, problems = compare(groups, held)
-    problems = [*results.problems, *held.problems, *problems]
-    shown = Shown(replace(results, problems=tuple(problems)), groups, table(results), means(groups, held), compared)
+    averages = means(groups, held)
+    results = replace(results, problems=(*results.problems, *held.problems, *problems))
+    shown = Shown(results, groups, table(results), averages, compared, parts(groups, held, averages))
     pictures = _pictures(folder, shown)
     for name, frame in (("cells", shown.flat), ("comparisons", comparisons_frame(groups, shown.compared))):
         write_whole(folder / f"{name}.csv", frame.write_csv().encode())

@@ -14,6 +14,7 @@ from .curves import fits
 from .groups import Group, Grouped, control_name
 from .html import Markup, interval, join, number, tag
 from .kept import Kept
+from .pareto import data_axes
 
 VERDICTS = {"better": "better", "worse": "worse", "none": "not decided", "few": "too few units"}
 
@@ -37,10 +38,11 @@ class Compared:
 def compare(grouped: Grouped, kept: Kept) -> tuple[list[Compared], list[str]]:
     """Every group of the grid against the reference and against each of its controls, on Pearson's r.
 
-    What is compared with the reference is one family, what is compared with a control another: each is corrected in
-    itself. Gives the comparisons, and why some could not be made.
+    A family, corrected in itself, is what is asked at once: one target of one data set, all of the grid against the
+    reference or against one control. Gives the comparisons, and why some could not be made.
     """
-    families: dict[str, list[tuple[Group, Group, str]]] = {}
+    families: dict[tuple[str, ...], list[tuple[Group, Group, str]]] = {}
+    axes = data_axes(grouped)
     problems: list[str] = []
     for against, group, other in pairs(grouped):
         for target in grouped.targets(group):
@@ -50,9 +52,10 @@ def compare(grouped: Grouped, kept: Kept) -> tuple[list[Compared], list[str]]:
                 except UnitsError as error:
                     problems.append(f"{group.says()} against {other.says()}, {target}: {error}")
                 else:
-                    families.setdefault(against, []).append((group, other, target))
+                    key = (against, target, *(group.labels[a] for a in axes))
+                    families.setdefault(key, []).append((group, other, target))
     made = []
-    for against, members in families.items():
+    for (against, *_), members in families.items():
         units = {(g.number, target): kept.units.get((g.number, target), ()) for a, b, target in members for g in (a, b)}
         reference = {(a.number, target): (b.number, target) for a, b, target in members}
         found = paired(units, reference)
@@ -88,31 +91,32 @@ def pairs(grouped: Grouped) -> Iterator[tuple[str, Group, Group]]:
 
 
 def comparisons_table(grouped: Grouped, compared: Sequence[Compared]) -> Markup | None:
-    """A row for each comparison: who, with whom, the difference with its corrected interval, the sentence."""
+    """A row for each comparison: the sentence, who, with whom, the difference."""
     if not compared:
         return None
     axes = [a for a in grouped.results.axes if a not in grouped.over and len(grouped.results.axes[a]) > 1]
-    heads = [tag("th", "verdict", scope="col", data_select=True), tag("th", "against", scope="col", data_select=True)]
+    heads = [tag("th", "verdict", scope="col", data_select=True), tag("th", "what can be said", scope="col")]
     heads += [tag("th", axis, scope="col", data_select=True) for axis in axes]
-    heads += [tag("th", "target", scope="col", data_select=True), tag("th", "difference in r", scope="col", class_="n"),
-              tag("th", "interval", scope="col", class_="n"), tag("th", "units", scope="col", class_="n"),
-              tag("th", "what can be said", scope="col")]  # fmt: skip
+    heads += [tag("th", name, scope="col", data_select=True) for name in ("target", "against")]
+    heads += [tag("th", name, scope="col", class_="n") for name in ("difference in r", "alone", "units")]
     rows = []
     for one in compared:
-        other = control_name(one.against) if one.against != "reference" else "reference"
-        parts = [tag("td", tag("span", VERDICTS[one.found.verdict], class_="verdict")),
-                 tag("td", tag("a", other, href=f"#{one.other.anchor}", title=one.other.says()))]  # fmt: skip
-        parts += [tag("td", one.group.labels.get(axis)) for axis in axes]
         d = one.found
+        other = control_name(one.against) if one.against != "reference" else "reference"
         units = str(d.units) if d.units == one.planned else f"{d.units} of {one.planned}"
-        parts += [tag("td", one.target), tag("td", number(d.mean), class_="n"),
-                  tag("td", interval(d.low, d.high), class_="n"), tag("td", units, class_="n"),
-                  tag("td", tag("a", d.sentence, href=f"#{one.group.anchor}"), _caveats(d), class_="wrap")]  # fmt: skip
-        rows.append(tag("tr", *parts, class_=one.found.verdict))
+        parts = [
+            tag("td", tag("span", VERDICTS[d.verdict], class_="verdict")),
+            tag("td", tag("a", d.sentence, href=f"#{one.group.anchor}"), _caveats(d), class_="wrap"),
+            *(tag("td", one.group.labels.get(axis)) for axis in axes), tag("td", one.target),
+            tag("td", tag("a", other, href=f"#{one.other.anchor}", title=one.other.says())),
+            *(tag("td", said, class_="n") for said in (number(d.mean), interval(*d.alone), units)),
+        ]  # fmt: skip
+        rows.append(tag("tr", *parts, class_=d.verdict))
     body = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="data")
     box = tag("div", body, class_="scroll tall", tabindex=0, role="region", aria_label="Comparisons")
-    return join([tag("p", "Differences on the same folds and seeds. The intervals hold together: see ",
-                     tag("a", "methods", href="#methods"), "."), box])  # fmt: skip
+    return join([tag("p", "Differences on the same folds and seeds. Intervals in the sentences are corrected for all "
+                     "that is compared at once; under ", tag("em", "alone"), " stands each as if it were the only "
+                     "one. See ", tag("a", "methods", href="#methods"), "."), box])  # fmt: skip
 
 
 def _caveats(found: Difference) -> Markup | None:

@@ -22,16 +22,17 @@ def draw_curves(curves: Curves) -> list[Markup]:
 
 
 def y_limits(curves: Curves) -> dict[str, tuple[float, float]]:
-    """The y axis of every target."""
-    values: dict[str, list[float]] = {}
-    for panel in curves.panels:
-        values.setdefault(panel.target, []).extend(_values(panel))
-    return {target: span(found) for target, found in values.items()}
-
-
-def _values(panel: Panel) -> list[float]:
-    found = (v for line in panel.lines for p in line.points for v in (p.mean.mean, p.mean.low, p.mean.high))
-    return [v for v in found if math.isfinite(v)]
+    """The y axis of every target: all means, and of the intervals as much as leaves the means apart."""
+    found = {}
+    for target in dict.fromkeys(panel.target for panel in curves.panels):
+        means = [
+            p.mean for panel in curves.panels if panel.target == target for line in panel.lines for p in line.points
+        ]
+        low, high = span([mean.mean for mean in means], 0.08)
+        ends = [v for mean in means for v in (mean.low, mean.high) if math.isfinite(v)]
+        room = 0.35 * (high - low)
+        found[target] = (max(low - room, min([low, *ends])), min(high + room, max([high, *ends])))
+    return found
 
 
 def _panel(curves: Curves, panel: Panel, limits: tuple[float, float]) -> Markup:
@@ -92,8 +93,8 @@ def _flat(one: Line, x: Scale, y: Scale) -> Markup:
     for p in one.points:
         ends = (x(x.low), x(x.high))
         if math.isfinite(p.mean.low):
-            corners = [(ends[0], y(p.mean.high)), (ends[1], y(p.mean.high)),
-                       (ends[1], y(p.mean.low)), (ends[0], y(p.mean.low))]  # fmt: skip
+            low, high = (y(min(max(v, y.low), y.high)) for v in (p.mean.low, p.mean.high))
+            corners = [(ends[0], high), (ends[1], high), (ends[1], low), (ends[0], low)]
             parts.append(tag("path", d=path(corners) + "Z", class_="band"))
         parts.append(line([(ends[0], y(p.mean.mean)), (ends[1], y(p.mean.mean))], "line", one.look.dash))
         parts.append(_link(one.look, p, (ends[1] - 8, y(p.mean.mean)), ""))
@@ -101,15 +102,13 @@ def _flat(one: Line, x: Scale, y: Scale) -> Markup:
 
 
 def _bar(px: float, p: Point, y: Scale) -> Markup:
+    """An interval with caps; an end that lies beyond the axis has none."""
     if not math.isfinite(p.mean.low):
         return Markup("")
-    low, high = y(p.mean.low), y(p.mean.high)
-    return tag(
-        "path",
-        d=path([(px, low), (px, high)]) + path([(px - 2.5, low), (px + 2.5, low)])
-        + path([(px - 2.5, high), (px + 2.5, high)]),
-        class_="bar",
-    )  # fmt: skip
+    ends = [min(max(v, y.low), y.high) for v in (p.mean.low, p.mean.high)]
+    caps = [v for v, end in zip((p.mean.low, p.mean.high), ends, strict=True) if v == end]
+    outline = path([(px, y(v)) for v in ends]) + "".join(path([(px - 2.5, y(v)), (px + 2.5, y(v))]) for v in caps)
+    return tag("path", d=outline, class_="bar")
 
 
 def _link(look: Look, p: Point, place: tuple[float, float], name: str) -> Markup:

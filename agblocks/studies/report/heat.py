@@ -30,7 +30,7 @@ def draw_similarity(name: str, made: Similarity) -> Markup:
 
 def _cell(value: float | None) -> Markup:
     if value is None:
-        return tag("td", "–", class_="none")
+        return tag("td", "–", class_="empty")
     colour, dark = colour_of(value)
     return tag("td", number(value, 2), style=f"background:{colour};color:{'#fff' if dark else '#000'}")
 

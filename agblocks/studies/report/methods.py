@@ -63,9 +63,13 @@ def _families(shown: Shown) -> str | None:
         return None
     names = {a: "the reference" if a == "reference" else control_name(a) for a in counts}
     listed = ", ".join(f"{n:,} against {names[a]}" for a, n in counts.items())
+    sizes = sorted({one.found.family for one in shown.compared if one.found.family})
+    size = f" of {sizes[0]}" + (f" to {sizes[-1]}" if len(sizes) > 1 else "") if sizes else ""
     return (
-        f"Comparisons that are made together are corrected together, by the least p-value of the family (Westfall and "
-        f"Young's single step): {listed}. In each of these families, all intervals hold at once with {LEVEL:.0%}."
+        f"{listed}. Those of one target of one data set against the same thing are a family{size}: they are corrected "
+        "together, by the least p-value of the family (Westfall and Young's single step), so that all intervals of a "
+        f"family hold at once with {LEVEL:.0%}. With few folds and many comparisons such intervals are wide; the "
+        "column alone says what each would be if it were the only one."
     )
 
 

@@ -25,6 +25,7 @@ from .missing import missing
 from .pareto import COSTS, trades
 from .pareto_drawing import draw_trades
 from .points import points_table
+from .shared import Part, parts_list
 from .summary import summary
 
 _HERE = Path(__file__).parent
@@ -39,6 +40,7 @@ class Shown:
     flat: polars.DataFrame
     means: Means
     compared: Sequence[Compared]
+    parts: Sequence[Part]
 
 
 def page(shown: Shown, pictures: Sequence[str]) -> str:
@@ -128,10 +130,9 @@ def _curves(shown: Shown) -> Markup | None:
             figures[metric] = (name, tag("div", *draw_curves(made), class_="panels"))
     if not figures:
         return None
-    said = tag(
-        "p", f"Each point is the mean over {_and(grouped.over)} of held-out rows, with its ",
-        tag("a", "interval", href="#methods"), "; each links to its cells. Panels of one target share their axis.",
-    )  # fmt: skip
+    said = tag("p", f"Each point is the mean over {_and(grouped.over)} of held-out rows, with its ",
+               tag("a", "interval", href="#methods"), "; each links to its cells. Panels of one target share their "
+               "axis; a bar without a cap goes on beyond it.")  # fmt: skip
     return join([said, legend(list(known.values())), choices("metric", "Score", figures)])
 
 
@@ -146,7 +147,8 @@ def _trades(shown: Shown) -> Markup | None:
     said = tag("p", "Points on the dashed front are strong in colour: nothing cheaper is as accurate, judged by the "
                "means alone. Whether a step along it is more than chance, the comparisons say. Thin lines go along the "
                "stages of one encoder.")  # fmt: skip
-    return join([said, legend(list(looks(shown.grouped).values())), choices("cost", "Cost", figures)])
+    known = legend(list(looks(shown.grouped).values()))
+    return join([said, known, choices("cost", "Cost", figures), parts_list(shown.grouped, shown.parts)])
 
 
 def _similarity(results: Results) -> Markup | None:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..statistics import pareto
 from .curves import fits
 from .groups import Group, Grouped
 from .look import Look, line_of, looks
@@ -61,8 +62,8 @@ def trades(grouped: Grouped, means: Means, cost: str) -> list[Trade]:
                 mean, spent = means.get((group.number, target, "pearson")), spending(grouped, group, cost)
                 if mean is not None and spent is not None and spent > 0:
                     spots.append((spent, mean, group))
-            front = pareto_front([(spent, mean.mean) for spent, mean, _ in spots])
-            shown = (Spot(*spot, known[line_of(spot[2], grouped)], i in front) for i, spot in enumerate(spots))
+            front = pareto([spent for spent, _, _ in spots], [mean.mean for _, mean, _ in spots])
+            shown = (Spot(*spot, known[line_of(spot[2], grouped)], front[i]) for i, spot in enumerate(spots))
             if spots:
                 made.append(Trade(cost, labels, target, tuple(shown)))
     return made
@@ -81,12 +82,3 @@ def data_axes(grouped: Grouped) -> tuple[str, ...]:
     kmer = {axis for group in grouped.groups if group.control == "kmer" for axis in group.labels}
     free = (a for a in grouped.results.axes if a not in grouped.over)
     return tuple(axis for axis in free if axis in kmer or axis == "data")
-
-
-def pareto_front(points: list[tuple[float, float]]) -> set[int]:
-    """Indices of points that no other point beats."""
-    return {
-        i
-        for i, (cost, value) in enumerate(points)
-        if not any((c <= cost and v >= value) and (c < cost or v > value) for c, v in points)
-    }

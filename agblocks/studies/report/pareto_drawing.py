@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from .curve_drawing import HIGH, LEFT, RIGHT, TOP, WIDE
@@ -21,7 +20,7 @@ def draw_trades(trades: Sequence[Trade], grouped: Grouped) -> list[Markup]:
 
 def _trade(trade: Trade, grouped: Grouped) -> Markup:
     across = log_span([spot.cost for spot in trade.spots])
-    limits = span([v for s in trade.spots for v in (s.mean.mean, s.mean.low, s.mean.high) if math.isfinite(v)])
+    limits = span([spot.mean.mean for spot in trade.spots], 0.1)
     x = Scale(*across, LEFT, WIDE - RIGHT, log=True)
     y = Scale(*limits, HIGH - BELOW, TOP)
     front = sorted((s for s in trade.spots if s.front), key=lambda s: s.cost)
@@ -88,16 +87,18 @@ def _trails(trade: Trade, grouped: Grouped) -> list[list[Spot]]:
 def _names(front: Sequence[Spot], x: Scale, y: Scale, grouped: Grouped) -> list[Markup]:
     """Names of the front's points, left out where they would lie on one another."""
     parts = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(x(s.cost) - 7, y(s.mean.mean) - 7, x(s.cost) + 7, y(s.mean.mean) + 7) for s in front]
     for spot in reversed(front):
         said = clipped(_short_name(spot, grouped), 26)
-        px, py, wide = x(spot.cost), y(spot.mean.mean) - 9, 5.6 * len(said)
-        end = px + wide > WIDE - RIGHT
-        start = px - wide if end else px
-        if start < LEFT or any(abs(py - b) < 11 and start < c and a < start + wide for a, b, c in taken):
-            continue
-        taken.append((start, py, start + wide))
-        parts.append(label(px, max(py, TOP + 4), said, "spot end" if end else "spot", aria_hidden="true"))
+        px, py, wide = x(spot.cost), y(spot.mean.mean), 5.7 * len(said)
+        # Above or below, to the right or to the left: the first place that is free.
+        for up, left in ((-9, 0), (-9, wide), (18, 0), (18, wide)):
+            box = (px - left, py + up - 9, px - left + wide, py + up + 1)
+            inside = LEFT <= box[0] and box[2] <= WIDE - RIGHT + 4 and box[1] >= 0
+            if inside and not any(box[0] < c and a < box[2] and box[1] < d and b < box[3] for a, b, c, d in taken):
+                taken.append(box)
+                parts.append(label(px, py + up, said, "spot end" if left else "spot", aria_hidden="true"))
+                break
     return parts
 
 
