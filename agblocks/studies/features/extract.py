@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,67 +20,16 @@ from ...training import RunError
 from ...training.wiring import Wiring, model_inputs
 from ..errors import WorkError
 from .key import document, fingerprints, row_keys, space
-from .pool import Pool, check_pool, pooled
+from .pool import check_pool, pooled
 from .store import Keeps, Memory
+from .tap import Features, Tap
 from .usable import changed
-from .variants import PLAIN, Assembled, Variant, Variants
+from .variants import Assembled, Variant, Variants
 
 BATCH = 64
 FLUSH = 64 << 20  # bytes of one tap that wait in memory
+_Shown = tuple[Codes, bool, list[bytes]]  # rows of one length under one variant: codes, strand, keys
 STORED = {torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64}
-
-
-@dataclass(frozen=True)
-class Tap:
-    """An edge that features are taken from, and how its positions are pooled; `none` keeps whole tracks.
-
-    window: so many positions in the middle are pooled, None for all.
-    """
-
-    edge: str
-    pool: Pool = "mean"
-    window: int | None = None
-
-    @property
-    def way(self) -> str:
-        """The pool in words, as keys have it."""
-        return self.pool if self.window is None else f"{self.pool} of the middle {self.window}"
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of some sequences at one tap, in their order; rows lie in the store until they are asked for."""
-
-    tap: Tap
-    space: str
-    keys: Mapping[Variant, Sequence[bytes]] = field(repr=False)
-    store: Keeps = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(next(iter(self.keys.values())))
-
-    def tensor(self, rows: Sequence[int] | NDArray[np.int64] | None = None, variant: Variant = PLAIN) -> Tensor:
-        """Rows (default: all) of one shape, as they are stored. Shapes: n rows -> (n, ...).
-
-        Errors: `WorkError` for a variant that was not asked for, and for tracks of different lengths; `Gone`.
-        """
-        if variant not in self.keys:
-            known = "; ".join(map(str, self.keys))
-            raise WorkError(f"tap {self.tap.edge!r}: there are no features {variant}; there are: {known}")
-        keys = self.keys[variant]
-        return self.store.get(self.space, keys if rows is None else [keys[row] for row in rows])
-
-    @cached_property
-    def array(self) -> NDArray[np.float32]:
-        """All rows in place, for a probe. Shapes: -> (rows, features), float32."""
-        return self.averaged((PLAIN,))
-
-    def averaged(self, variants: Sequence[Variant] | None = None) -> NDArray[np.float32]:
-        """All rows, each the mean over variants (default: all). Shapes: -> (rows, features), float32."""
-        chosen = tuple(self.keys) if variants is None else tuple(variants)
-        total = sum(self.tensor(variant=variant).double() for variant in chosen)
-        assert isinstance(total, Tensor)
-        return (total / len(chosen)).to(torch.float32).flatten(1).numpy()
 
 
 def extract(
@@ -122,13 +70,14 @@ def extract(
     rows.check(variants)
     work.check_lengths(rows)
     keys: dict[Variant, list[bytes]] = {}
-    shown: dict[tuple[int, Variant], Codes] = {}
+    shown: list[_Shown] = []
     for variant in variants.each:
         found: list[bytes] = [b""] * len(sequences)
         for length in rows.codes:
-            codes = shown[length, variant] = rows.shown(length, variant, variants)
+            codes = rows.shown(length, variant, variants)
             own = np.flatnonzero(rows.place[:, 0] == length)
-            for row, key in zip(own.tolist(), row_keys(codes, variant.turned), strict=True):
+            shown.append((codes, variant.turned, row_keys(codes, variant.turned)))
+            for row, key in zip(own.tolist(), shown[-1][2], strict=True):
                 found[row] = key
         keys[variant] = found
     work.fill(shown, batch_size)
@@ -185,7 +134,7 @@ class _Work:
             wanted = f"{axis} bases" if not getattr(axis, "symbols", ()) else f"a length where {rule}"
             raise DataError(f"sequences, as the construct assembles them, don't fit the taps: wanted {wanted}", wrong)
 
-    def fill(self, shown: Mapping[tuple[int, Variant], Codes], batch_size: int) -> None:
+    def fill(self, shown: Sequence[_Shown], batch_size: int) -> None:
         """Compute what is missing, and put it into the store."""
         jobs = list(self._jobs(shown))
         self.store.room(sum(self._size(name, c.shape[1]) * len(c) for c, _, _, names in jobs for name in names))
@@ -197,15 +146,13 @@ class _Work:
         for name in self.taps:
             self._flush(name)
 
-    def _jobs(
-        self, shown: Mapping[tuple[int, Variant], Codes]
-    ) -> Iterator[tuple[Codes, NDArray[np.bool_], list[bytes], tuple[str, ...]]]:
+    def _jobs(self, shown: Sequence[_Shown]) -> Iterator[tuple[Codes, NDArray[np.bool_], list[bytes], tuple[str, ...]]]:
         """What is to be run: rows of one length that lack the same taps, each once."""
         by_length: dict[int, dict[bytes, tuple[Codes, bool]]] = {}
-        for (length, variant), codes in shown.items():
-            held = by_length.setdefault(length, {})
-            for key, row in zip(row_keys(codes, variant.turned), codes, strict=True):
-                held.setdefault(key, (row, variant.turned))
+        for codes, turned, keys_of in shown:
+            held = by_length.setdefault(codes.shape[1], {})
+            for key, row in zip(keys_of, codes, strict=True):
+                held.setdefault(key, (row, turned))
         for held in by_length.values():
             keys = list(held)
             lacks: dict[int, list[str]] = {}

@@ -23,9 +23,10 @@ from ...training.fit import OnSequences
 from ...training.frozen import Frozen
 from ...training.groups import groups_of
 from ...training.wiring import Wiring
-from .extract import Features, Tap, extract
+from .extract import extract
 from .key import row_keys
 from .store import Keeps, NoRoom
+from .tap import Features, Tap
 from .usable import frozen_edges, needed_variants, usable
 from .variants import Variants
 
