@@ -135,12 +135,14 @@ def simulate_mpra(
     adapters: tuple[str, str] = ("", ""),
     motifs: Sequence[Motif] = MOTIFS,
     pairs: Sequence[Pair] = PAIRS,
+    paired: float = 0.5,
 ) -> tuple[Table, Truth]:
     """n random sequences with planted motifs, their noisy activity, and the truth.
 
     length: bases of the insert; adapters: constant ends around it, as tables of real assays have them (the
-    truth sees them too). sites: motifs planted on average; half of the sequences also get one of the pairs,
-    10 to 40 bases apart. ceiling: sets the noise. Folds are "0" to str(folds - 1).
+    truth sees them too). sites: motifs planted on average; a share of the sequences, `paired`, also gets one of
+    the pairs, 10 to 40 bases apart, each motif on a strand of its own. ceiling: sets the noise. Folds are "0" to
+    str(folds - 1).
 
     The same arguments give the same table with the same numpy.
     Errors: `DataError` for impossible arguments, or a truth without variance (too few or too short
@@ -153,9 +155,10 @@ def simulate_mpra(
             f"simulate_mpra: n={n}, folds={folds}, length={length}; wanted at least 2 folds, a row for each, "
             f"and {2 * longest} bases"
         )
-    if not 0 < ceiling <= 1 or not 0 < gc < 1 or sites < 0:
+    if not 0 < ceiling <= 1 or not 0 < gc < 1 or sites < 0 or not 0 <= paired <= 1:
         raise DataError(
-            f"simulate_mpra: ceiling={ceiling}, gc={gc}, sites={sites}; wanted 0 < ceiling <= 1, 0 < gc < 1, sites >= 0"
+            f"simulate_mpra: ceiling={ceiling}, gc={gc}, sites={sites}, paired={paired}; wanted 0 < ceiling <= 1, "
+            "0 < gc < 1, sites >= 0, 0 <= paired <= 1"
         )
     rng = np.random.default_rng(seed)
     chances = [(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2]
@@ -166,7 +169,7 @@ def simulate_mpra(
         sequence = bytearray(background.tobytes())
         for _ in range(rng.poisson(sites)):
             _plant(sequence, motifs[int(rng.integers(len(motifs)))], int(rng.integers(length - longest)), rng)
-        if pairs and rng.random() < 0.5:
+        if pairs and rng.random() < paired:
             pair = pairs[int(rng.integers(len(pairs)))]
             gap = int(rng.integers(10, max(11, min(41, length - 2 * longest))))
             start = int(rng.integers(max(1, length - longest - gap)))

@@ -20,6 +20,7 @@ from ..training.wiring import Wiring, check_fits, model_inputs, wire
 from . import models
 from .cell import FORM, Cell, digest
 from .errors import WorkError
+from .features.pool import check_pool
 from .form import DEFAULTS
 from .rows import Rows, described, parts, read_rows
 from .starting import Start, redrawing, started, tuning
@@ -95,12 +96,14 @@ class Maker:
         if start.said:
             document["weights"] = start.said
         given |= {"recipe": resolved.recipe if probe else made.recipe, "weights": start.found}
-        if probe:
+        if probe and tap is not None:
             pool = {key: head[key] for key in ("pool", "window") if key in head}
             given["tap"] = tap
-            assert tap is not None
             document["tap"] = made.info(tap).digest[:16]
             document["pool"] = {"pool": "mean", **pool}
+            check_pool(document["pool"]["pool"], tap, made.info(tap))
+            if document["pool"]["pool"] == "flatten" and len(rows.lengths) > 1:
+                raise WorkError("head.pool is flatten, but the sequences have several lengths; mean or max pool any")
             if start.said and (redrawn := redrawing(transfer, made)):
                 document["reinit"] = redrawn
             if not start.all or "reinit" in document:

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Construct, Motif, Splits, Table, insert_groups, simulate_mpra, split_by_fold
+from ..data import Construct, Splits, Table, insert_groups, simulate_mpra, split_by_fold
 from ..data.draw import keys
-from ..data.simulate import MOTIFS, PAIRS
+from ..data.simulate import MOTIFS, Pair
 from ..errors import near
 from ..training.sources import Source, read_construct, read_data, stripping
 from .cell import digest
 from .errors import WorkError
 
 _PERMUTE, _SUBSET = 200, 201  # streams of draws, beside those of agblocks.data.draw
-SIMULATE = ("n", "length", "seed", "ceiling", "gc", "sites", "folds", "rules")
+SIMULATE = ("n", "length", "seed", "ceiling", "gc", "sites", "folds", "paired", "rules")
 RULES = ("both", "motifs", "pairs")
+PAIR = ("CREB", "ETS")  # of `rules: pairs`
 _SOURCE = ("sequence", "fold", "group", "id", "skip_bad_rows", "allow_missing")
 
 
@@ -160,14 +161,19 @@ def _check_simulate(values: Any) -> None:
 
 
 def _simulated(values: Mapping[str, Any]) -> Table:
-    """A simulated assay. `rules`: motifs alone, pairs of motifs alone (a motif by itself does nothing), or both."""
+    """A simulated assay. `rules`: motifs count, each by itself; only a pair counts; or both, as `simulate_mpra` has it.
+
+    Of `pairs`, every sequence gets its two motifs, neither a palindrome: on one strand they act together, on different
+    strands they do nothing. So how often a motif stands there, on either strand, says nothing of the activity.
+    """
     arguments = {"n": 1000, **{key: value for key, value in values.items() if key != "rules"}}
     rules = values.get("rules", "both")
-    motifs: tuple[Motif, ...] = MOTIFS
-    if rules == "pairs":
-        motifs = tuple(replace(motif, weight=0.0) for motif in MOTIFS)
-    table, _ = simulate_mpra(**arguments, motifs=motifs, pairs=() if rules == "motifs" else PAIRS)
-    return table
+    if rules == "motifs":
+        return simulate_mpra(**arguments, pairs=())[0]
+    if rules == "both":
+        return simulate_mpra(**arguments)[0]
+    motifs = tuple(replace(motif, weight=0.0) for motif in MOTIFS if motif.name in PAIR)
+    return simulate_mpra(**{"sites": 0.0, "paired": 1.0, **arguments}, motifs=motifs, pairs=(Pair(*PAIR, 1.5, 0.0),))[0]
 
 
 def _sum(table: Table) -> str:
