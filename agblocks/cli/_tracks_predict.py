@@ -107,10 +107,12 @@ def _said(text: str, option: str, wanted: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _tell(made: Any, out: Path) -> None:
+    from ..data.errors import count
+
     report = made.report
     bases = sum(report["chromosomes"].values())
     seconds = report["seconds"]
-    print(f"{bases:,} bases of {len(report['chromosomes'])} chromosomes in {report['windows']:,} windows of "
+    print(f"{bases:,} bases of {count(len(report['chromosomes']), 'chromosome')} in {report['windows']:,} windows of "
           f"{report['window']:,}, {seconds:,.1f} s: {len(made.files)} bigWigs in {out}")  # fmt: skip
     if report["exact"]:
         print("windows are cropped by the recipe's reach: values are those of one long window, up to rounding")

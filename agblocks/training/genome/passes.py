@@ -63,7 +63,7 @@ def read_chromosome(
     """Fill the arrays (tracks, bins of `plan.forward`) where the stretches want bins.
 
     strands: whether each pass is of the other strand; the mean of all is kept. told: is called with the bases read.
-    Errors: `RunError` where a prediction is not finite, with the place; `TilingError` where the strands' bins don't meet.
+    Errors: `RunError` where a prediction is not finite, with its place; `TilingError` where the strands' bins differ.
     """
     passed = Passed({name: Agreement(len(output.columns)) for name, output in reader.outputs.items()})
     along = plan.forward(len(codes))

@@ -130,8 +130,13 @@ def reader(
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
     letters: Ambiguous = ambiguous or (run.settings.ambiguous if run is not None else "zeros")
-    found = Reader(moved, wiring, made, where, precision, letters, getattr(known, "window", 0))
-    return Reader(**{**vars(found), "measured": known.measured}) if known else found
+    if not known:
+        return Reader(moved, wiring, made, where, precision, letters)
+
+    def measured(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: known.of[name].measured(value) for name, value in given.items()}
+
+    return Reader(moved, wiring, made, where, precision, letters, known.window, measured)
 
 
 def _wiring(resolved: Resolved, run: Run | None, inputs: dict[str, int]) -> Wiring:
