@@ -219,4 +219,4 @@ def test_the_commands(made, tmp_path):
     with pytest.raises(Exception, match="wanted a genome and"):
         CliRunner().invoke(app(), run, catch_exceptions=False)
     with pytest.raises(RunError, match="nothing says which windows are held out"):
-        CliRunner().invoke(app(), [*run[:-2], *options[:-4], "--overwrite"], catch_exceptions=False)
+        CliRunner().invoke(app(), [*run, *options[:-4], "--overwrite"], catch_exceptions=False)
