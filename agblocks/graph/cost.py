@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ class Cost:
         return {name: count / self.bases for name, count in self.nodes.items()}
 
 
-def cost(resolved: Resolved, lengths: Mapping[str, int] | None = None) -> Cost:
-    """Multiply-adds of a forward pass in evaluation, of the heads or else of what is kept.
+def cost(resolved: Resolved, lengths: Mapping[str, int] | None = None, outputs: Sequence[str] | None = None) -> Cost:
+    """Multiply-adds of a forward pass in evaluation, of the outputs named, or the heads, or else of what is kept.
 
     Counted are convolutions, matrix products and attention, as `torch.utils.flop_counter` knows them, inside autograd
     functions too; norms, activations and pools are not. `lengths` gives the inputs' symbols (default: the shortest
@@ -48,9 +48,9 @@ def cost(resolved: Resolved, lengths: Mapping[str, int] | None = None) -> Cost:
     values = {"B": 1, **(typical_lengths(resolved) if lengths is None else lengths)}
     try:
         with torch.no_grad():
-            counts = _counted(build(resolved, device="meta"), values, "meta")
+            counts = _counted(build(resolved, device="meta"), values, "meta", outputs)
     except (RuntimeError, NotImplementedError):
-        counts = _faked(resolved, values)
+        counts = _faked(resolved, values, outputs)
     tracks = [_at(i.axes[2], values) for i in resolved.inputs.values() if len(i.axes) == 3 and not i.integer]
     return Cost(counts, {k: v for k, v in values.items() if k != "B"}, max(tracks, default=1))
 
@@ -66,16 +66,18 @@ def typical_lengths(resolved: Resolved, least: int = TYPICAL) -> dict[str, int]:
     return found
 
 
-def _faked(resolved: Resolved, values: Mapping[str, int]) -> dict[str, int]:
+def _faked(resolved: Resolved, values: Mapping[str, int], outputs: Sequence[str] | None) -> dict[str, int]:
     """The same with tensors that claim to lie on the CPU, and hold as little as those of the meta device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = build(resolved, device="meta")
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        return _counted(model.to_empty(device="cpu"), values, "cpu")
+        return _counted(model.to_empty(device="cpu"), values, "cpu", outputs)
 
 
-def _counted(model: GraphModel, values: Mapping[str, int], device: str) -> dict[str, int]:
+def _counted(
+    model: GraphModel, values: Mapping[str, int], device: str, outputs: Sequence[str] | None
+) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
@@ -85,15 +87,16 @@ def _counted(model: GraphModel, values: Mapping[str, int], device: str) -> dict[
     more = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     resolved = model.resolved
     model.eval()
-    given = _inputs(resolved, values, device)
+    given = zeros(resolved, values, device)
     with FlopCounterMode(display=False, custom_mapping=more) as counter:
-        model(**given, outputs=[*resolved.heads] or [*resolved.keep])
+        model(**given, outputs=outputs or [*resolved.heads] or [*resolved.keep])
     found = counter.get_flop_counts()
     root = type(model).__name__
     return {name: sum(found.get(f"{root}.{name}", {}).values()) // 2 for name in resolved.nodes}
 
 
-def _inputs(resolved: Resolved, values: Mapping[str, int], device: str) -> dict[str, Tensor]:
+def zeros(resolved: Resolved, values: Mapping[str, int], device: str | torch.device) -> dict[str, Tensor]:
+    """An input of zeros for each that a call must have, at the values of the inputs' symbols, `B` among them."""
     made = {}
     for name, info in resolved.inputs.items():
         if not info.optional:
