@@ -31,6 +31,7 @@ def run(
         list[str] | None, typer.Option(help="a cell's id, or labels like way=probe, tap='encoder.*'; several: all hold")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="do again what failed")] = False,
+    costs: Annotated[bool, typer.Option("--costs/--no-costs", help="measure what each model costs, in the end")] = True,
     features: Annotated[
         Path | None, typer.Option(help="folder for features of frozen models, shared by studies; default: in --out")
     ] = None,
@@ -47,7 +48,7 @@ def run(
         print(text, flush=True)
 
     made = run_study(
-        planned, out, engine=chosen, share=share, only=only or (), retry=retry, features=features,
+        planned, out, engine=chosen, share=share, only=only or (), retry=retry, costs=costs, features=features,
         most_features=round(features_gb * 1e9) or None, say=say,
     )  # fmt: skip
     counts = f"{len(made.done)} cells finished ({made.before} before), {len(made.failed)} failed"

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from .cell import Cell
+from .features.foreseen import foreseen
 from .plan import Plan
 from .store import Store
 
@@ -37,6 +38,7 @@ def described(planned: Plan, out: str | Path | None = None, *, cells: bool = Fal
         lines.append(f"fits train {some[0]:,} to {some[-1]:,} parameters, of {total[0]:,} to {total[-1]:,}")
     else:
         lines += [f"{n} fits train {some:,} of {total:,} parameters" for (some, total), n in sorted(trained.items())]
+    lines += _frozen_parts(_fits(planned))
     if store is not None:
         states = Counter(_state(store, cell) for cell in planned.cells.values())
         lines.append(f"in {out}: " + ", ".join(f"{states[s]} {s}" for s in ("finished", "failed", "to do")))
@@ -51,6 +53,17 @@ def described(planned: Plan, out: str | Path | None = None, *, cells: bool = Fal
 
 def _fits(planned: Plan) -> list[Cell]:
     return [cell for cell in planned.cells.values() if cell.fit == "gradient"]
+
+
+def _frozen_parts(fits: list[Cell]) -> list[str]:
+    """How many fits run what is frozen in them once, and why the others don't."""
+    why = Counter(foreseen(c.given["recipe"], c.given["settings"], c.given["transfer"]) for c in fits)
+    once = why.pop(None, 0)
+    lines = [f"{once} fits run what is frozen once, and keep its features"] if once else []
+    lines += [f"{n} fits keep no features: {reason}" for reason, n in why.most_common(_MOST)]
+    if (left := sum(n for _, n in why.most_common()[_MOST:])) > 0:
+        lines.append(f"{left} fits keep no features, for other reasons")
+    return lines
 
 
 def _state(store: Store, cell: Cell) -> str:

@@ -19,6 +19,7 @@ from ..training.sources import seen, stripping
 from ..training.wiring import Wiring, check_fits, model_inputs, wire
 from . import models
 from .cell import FORM, Cell, digest
+from .costing import cost_name
 from .errors import WorkError
 from .features.pool import check_pool
 from .form import DEFAULTS
@@ -109,11 +110,14 @@ class Maker:
             if not start.all or "reinit" in document:
                 document["seed"] = values["seed"]
             model = {key: document.get(key) for key in ("weights", "reinit", "seed", "inputs", "data", "construct")}
+            given |= {"bases": rows.lengths[-1], "cost": cost_name(made, edges, rows.lengths[-1])}
             share = digest([{**resolved.recipe, "name": ""}, model])
             return Cell(document, given, start.needs, share)
         tuned = tuning(transfer, made, settings)
         document |= {"recipe": made.digest[:16], "seed": values["seed"], "training": said(settings), **tuned.said}
         given |= {"settings": settings.to_dict(), "transfer": tuned.found, "parameters": tuned.parameters}
+        cost = cost_name(made, edges, rows.lengths[-1], tuned.found.get("adapters"))
+        given |= {"bases": rows.lengths[-1], "cost": cost}
         if "weights" in self.study.keep:
             given["keep"] = True
         return Cell(document, given, start.needs, "")

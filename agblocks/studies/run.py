@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import near
 from .cell import Cell, digest
+from .costing import measure_costs
 from .engines import Engine, Inline, Outcome, Task
 from .errors import WorkError
 from .plan import Plan, plan
@@ -46,6 +47,7 @@ def run_study(
     retry: bool = False,
     features: str | Path | None = None,
     most_features: int | None = MOST_FEATURES,
+    costs: bool = True,
     say: Say = lambda _: None,
 ) -> Summary:
     """Do what of a study is not done in a folder; finished cells are never done again.
@@ -55,6 +57,7 @@ def run_study(
     only: ids of cells, or labels like `way=probe` (all of them must hold; `*` stands for anything); and what they need.
     features: folder in which features of frozen models are kept, which studies may share (default: out/features), and
         how many bytes of them, None for any number; what was not used for longest goes first.
+    costs: measure the models in the end: multiply-adds, latency, memory; seconds for each that differs.
     retry: do again what failed. say: hears of each task as it ends, with an estimate of what remains.
     Errors: `StudyError` before anything is run; `WorkError` for a folder, a share or an `only` that cannot be.
         Cells that fail are in the summary.
@@ -84,6 +87,8 @@ def run_study(
 
     begun = time.monotonic()
     (engine or Inline()).run(str(out), tasks, perform, ended)
+    if costs:
+        measure_costs(wanted.values(), store, say)
     told.seconds = time.monotonic() - begun
     return told
 

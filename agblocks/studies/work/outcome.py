@@ -28,7 +28,6 @@ class Done:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, int | None] = field(default_factory=dict)
     weights: str | None = None
-    cost: str | None = None
 
     def to_dict(self, cell: Cell, command: str, peak_mb: float | None) -> dict[str, Any]:
         """result.json."""
@@ -39,8 +38,8 @@ class Done:
             "seconds": round(self.seconds, 3), "peak_mb": peak_mb, "rows": dict(self.rows),
             "scores": {part: [score.to_dict() for score in scores] for part, scores in self.scores.items()},
             "chosen": dict(self.chosen), "parameters": dict(self.parameters),
-            "recipe": cell.document.get("recipe", cell.document.get("tap")), "weights": self.weights, "cost": self.cost,
-            "command": command, "agblocks": __version__, "host": platform.node(),
+            "recipe": cell.document.get("recipe", cell.document.get("tap")), "weights": self.weights,
+            "cost": cell.given.get("cost"), "command": command, "agblocks": __version__, "host": platform.node(),
         }  # fmt: skip
 
 
