@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,26 +84,6 @@ def measure(
             on_gpu = device.startswith("cuda")
             made["peak_mb"] = _peak_cuda(whole, given, asked) if on_gpu else _peak_apart(whole, first, given, asked)
     return {**made, "notes": notes}
-
-
-def cost_key(
-    resolved: Resolved,
-    outputs: Sequence[str] | None = None,
-    *,
-    lengths: int | Mapping[str, int] | None = None,
-    device: str = "cpu",
-    threads: int = 1,
-    adapters: Any = None,
-) -> str:
-    """What a measurement hangs on, as 16 hex digits: what is computed, at which lengths, on which machine.
-
-    Names of nodes, weights and what is trained do not matter. adapters: anything that JSON can hold and that says
-    which they are.
-    """
-    asked = list(outputs) if outputs is not None else list(resolved.heads) or list(resolved.keep)
-    digests = [resolved.edges[resolved.edge(name)].digest for name in asked]
-    said = json.dumps([digests, _lengths(resolved, lengths), _machine(device), threads, torch.__version__, adapters])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _lengths(resolved: Resolved, lengths: int | Mapping[str, int] | None) -> dict[str, int]:

@@ -159,6 +159,35 @@ def compare_models(
     return found
 
 
+def compare_features(
+    title: str,
+    rows: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    *,
+    batch: int = 512,
+    seed: int = 0,
+    about: str = "",
+) -> dict[str, Any]:
+    """CKA of every pair of features that are there already, as a similarity file.
+
+    rows, columns: by label, features of the same n sequences in the same order, (n, ...) each. They are shuffled and
+    compared in batches of about one size, at most `batch`, or all at once where they are no more.
+    Errors: as `Accumulator`.
+    Use when: stages were cached, as probes want them.
+    """
+    made = Accumulator(len(rows), len(columns))
+    sizes = {len(values) for values in (*rows.values(), *columns.values())}
+    order = np.random.default_rng(seed).permutation(max(sizes, default=0))
+    if len(sizes) > 1:
+        raise SimilarityError(f"features of {', '.join(map(str, sorted(sizes)))} rows; wanted the same rows of each")
+    for some in np.array_split(order, max(1, -(-len(order) // batch))):
+        # Rows in order: features may lie on disk.
+        at = np.sort(some)
+        left, right = ([torch.as_tensor(np.asarray(v[at])) for v in held.values()] for held in (rows, columns))
+        made.add(left, right)
+    return as_file(title, list(rows), list(columns), made, about or _about("mean"))
+
+
 def as_file(
     title: str, rows: Sequence[str], columns: Sequence[str], made: Accumulator, about: str = ""
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from agblocks.graph.cost import cost
 from agblocks.graph.resolve import resolve
 from agblocks.studies import costs
 from agblocks.studies.cost_process import CostError, peak_of
-from agblocks.studies.costs import cost_key, measure
+from agblocks.studies.costs import measure
 
 QUICK = {"seconds": 0.01, "memory": False}
 
@@ -135,15 +135,3 @@ def test_a_process_that_fails_says_why(model):
     bare = agblocks.build("mpra_small", device="meta")
     with pytest.raises(CostError, match="process of its own failed: .*no input 'rna'"):
         peak_of(bare, shapes, {**shapes, "rna": shapes["dna"]}, ["activity"])
-
-
-def test_the_key_is_of_what_is_computed(model):
-    resolved = model.resolved
-    keys = {
-        cost_key(resolved), cost_key(resolved, ["encoder.stage2"]), cost_key(resolved, lengths=230),
-        cost_key(resolved, threads=2), cost_key(resolved, adapters=["lora:rank=8"]),
-        cost_key(resolve("mpra_small", "activity.hidden=[8]")),
-    }  # fmt: skip
-    assert len(keys) == 6 and all(len(key) == 16 for key in keys)
-    assert cost_key(resolve("mpra_small")) == cost_key(resolved) == cost_key(resolved, lengths={"L": 256})
-    assert cost_key(resolve("mpra_small"), ["activity"]) == cost_key(resolved)

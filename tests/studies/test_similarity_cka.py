@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import agblocks
 from agblocks.errors import InputError
-from agblocks.studies.similarity import Accumulator, SimilarityError, as_file, cka, compare_models
+from agblocks.studies.similarity import Accumulator, SimilarityError, as_file, cka, compare_features, compare_models
 
 
 def song(x, y):
@@ -126,6 +126,23 @@ def test_what_does_not_fit_is_refused():
     rest.add([x], [x])
     rest.add([x[:2]], [x[:2]])
     assert (rest.sequences, rest.left_out) == (8, 2)
+
+
+def test_features_that_are_there_compare():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6)).astype(np.float32)
+    rows = {"one": x, "two": x @ rng.normal(size=(6, 9)) + rng.normal(size=(300, 9))}
+    whole = compare_features("a", rows, {"one": x}, batch=300)
+    np.testing.assert_allclose(whole["matrix"], [[1], [cka(rows["two"], x)]], atol=1e-9)
+    assert whole == compare_features("a", rows, {"one": x}, seed=1) | {"matrix": whole["matrix"]}
+    assert (whole["rows"], whole["columns"], whole["sequences"]) == (["one", "two"], ["one"], 300)
+    pieces = compare_features("a", rows, {"one": x}, batch=70)
+    assert pieces["sequences"] == 300
+    assert 0 < abs(pieces["matrix"][1][0] - whole["matrix"][1][0]) < 0.05
+    with pytest.raises(SimilarityError, match="features of 299, 300 rows"):
+        compare_features("a", rows, {"one": x[1:]})
+    with pytest.raises(SimilarityError, match="at least 4"):
+        compare_features("a", {"one": x[:2]}, {"one": x[:2]})
 
 
 TAPS = ["encoder.stage1", "encoder.stage3"]
