@@ -10,14 +10,13 @@ import torch
 from ..graph.model import GraphModel
 from ..graph.resolved import Resolved
 from .loads import Load, as_loads
+from .plan import DRAWN, REDRAWN
 from .reinit import redrawn_names
 from .run import weights_sum
 from .settings import Settings
 
 if TYPE_CHECKING:
     from ..weights.report import Report
-
-DRAWN, REDRAWN = "drawn", "drawn anew"
 
 
 class Initial:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -11,6 +14,8 @@ from .frozen import Frozen
 from .groups import graphs, groups_of
 from .settings import Settings
 from .unfreeze import Unfreeze
+
+DRAWN, REDRAWN = "drawn", "drawn anew"  # where values come from, beside the names of sources
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,24 @@ class Plan:
     def is_plain(self) -> bool:
         """Whether everything trains, all the time, at one learning rate, from values that were drawn."""
         return all(
-            (part.after, part.stage) == (0, 0) and part.lr_scale == 1 and part.origin in ("", "drawn")
+            (part.after, part.stage) == (0, 0) and part.lr_scale == 1 and part.origin in ("", DRAWN)
             for part in self.parts
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        parts, plateaus = [dict(vars(part)) for part in self.parts], [step.to_dict() for step in self.plateaus]
+        return {"parts": parts, "plateaus": plateaus, "patience": self.patience}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what trains when and how, whatever terms said it; of origins, whether values were loaded."""
+        said = self.to_dict()
+        for part in said["parts"]:
+            part["origin"] = part["origin"] if part["origin"] in ("", DRAWN, REDRAWN) else "loaded"
+        for step in said["plateaus"]:
+            del step["train"]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
         rows = [("", "parameters", "from", "trains", "lr x", "decays", "adapter")]
@@ -113,7 +133,7 @@ def plan(model: nn.Module, settings: Settings, origins: Mapping[str, str] | None
                 (node, origin), adapter = where[id(parameter)], ""
             else:
                 node, adapter = _adapter(model, name)
-                origin = "drawn" if origins is not None else ""
+                origin = DRAWN if origins is not None else ""
             part = Part(node, 0, after, scale, decays, stage, origin, adapter)
             parts[part] = parts.get(part, 0) + parameter.numel()
         made = tuple(Part(**{**vars(part), "parameters": n}) for part, n in parts.items())

@@ -72,6 +72,8 @@ class Progress(Callback):
         said = [f"epoch {len(seen)} of {self.keeper.settings.epochs}"]
         if seen:
             said.append(f"loss {seen[-1]['train_loss']:.3f}")
+            if self.keeper.settings.tuning.plateaus:
+                said.append(f"stage {len(self.keeper.stages)}")
             if "valid_pearson" in seen[-1]:
                 said.append(f"valid r {seen[-1]['valid_pearson']:.3f}")
                 if best := self.keeper.best_epoch:

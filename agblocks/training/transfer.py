@@ -16,6 +16,7 @@ from .choose import chosen
 from .errors import RunError
 from .groups import factors_of
 from .loads import Load, as_loads
+from .plan import Plan
 from .rates import Rates, as_rates, rates_text
 from .settings import Settings
 from .terms import FULL, NOT, Terms, as_terms
@@ -152,11 +153,11 @@ class Transfer:
         if wrong:
             raise TransferError(wrong)
 
-    def record(self) -> dict[str, Any]:
-        """What is stored of it with a run, under `transfer`; nothing where nothing is said."""
+    def record(self, plan: Plan) -> dict[str, Any]:
+        """What is stored of it with a run, under `transfer`, with the digest of what it comes to; or nothing."""
         stored = replace(self, weights=tuple(load for load in self.weights if isinstance(load.source, str)))
         said = stored.to_dict()
-        return {"transfer": {**said, "digest": stored.digest}} if said else {}
+        return {"transfer": {**said, "digest": stored.digest, "groups": plan.digest}} if said else {}
 
     @property
     def digest(self) -> str:

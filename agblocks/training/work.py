@@ -112,7 +112,7 @@ def carry_out(
         **work.data(),
         "parameters": {"all": what.parameters, "trained": what.trained},
         **({"weights": initial.record} if initial.record else {}),
-        **Transfer.of(settings, initial.loads, resolved.adapters).record(),
+        **Transfer.of(settings, initial.loads, resolved.adapters).record(what),
         **record(resolved, models),
     }
     run = Run(models, work.construct, work.wiring, settings, metrics, data)

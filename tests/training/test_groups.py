@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -215,3 +216,21 @@ def test_the_table():
     assert text.splitlines()[-1].startswith(f"{made_plan.trained:,} of {made_plan.parameters:,} parameters train")
     assert not made_plan.is_plain
     assert plan(model, replace(chosen, tune="full", unfreeze="", layer_decay=1.0, head_lr=1.0)).is_plain
+
+
+def test_the_digest_is_of_what_a_policy_comes_to():
+    model = made(LAYERED)
+
+    def digest(tune="full", origins=None, **changes):
+        return plan(model, Settings(tune=tune, **changes), origins).digest
+
+    names = dict.fromkeys(model.state_dict(), "drawn")
+    assert digest("not:encoder") == digest("tower+early+activity") == digest("from:tower+early")
+    assert digest(rates="tower=0.5") == digest(rates="tower.**=0.5")
+    different = [digest(), digest("head"), digest(rates="tower=0.5"), digest("head", unfreeze="1=full"),
+                 digest("head", unfreeze="plateau=full"), digest("head", unfreeze="plateau:3=full"),
+                 digest(weight_decay=0.0), digest(origins=names), digest(origins=dict.fromkeys(names, "runs/a")),
+                 digest(origins=dict.fromkeys(names, "drawn anew"))]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert digest(origins=dict.fromkeys(names, "runs/a")) == digest(origins=dict.fromkeys(names, "w.pt"))
+    assert json.loads(json.dumps(plan(model, Settings(tune="head")).to_dict()))["parts"][-1]["name"] == "activity"
