@@ -39,6 +39,7 @@ class Maker:
     """
 
     study: Study
+    scored: bool = True  # whether something is held out, which weights must not have seen
     trained: dict[str, Cell] = field(default_factory=dict)  # pretrained models, by id
     _pretrained: dict[str, Cell] = field(default_factory=dict)
     _used: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -183,7 +184,7 @@ class Maker:
     def _check_seen(self, start: Start, rows: Rows, splits: Splits) -> None:
         """Weights must not have seen the rows that are held out, neither in training nor in choosing an epoch."""
         held, many = splits.test, len(splits.test)
-        if not self._once("seen", start.needs, start.folders, rows.key, held.tobytes()):
+        if not self.scored or not self._once("seen", start.needs, start.folders, rows.key, held.tobytes()):
             return
         for folder in start.folders:
             if n := int(seen(folder, rows.table.take(held), rows.construct).sum()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..graph.source import Tree
 from . import models
 from .cell import Cell
 from .errors import StudyError
+from .likeness import Likeness, likeness
 from .making import Maker, under
 from .study import Option, Study
 
@@ -39,6 +40,7 @@ class Plan:
     cells: Mapping[str, Cell]
     entries: tuple[Entry, ...]
     axes: tuple[tuple[str, tuple[str, ...]], ...]
+    similarity: Mapping[str, Likeness] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """plan.json."""
@@ -88,6 +90,12 @@ def plan(study: Study) -> Plan:
             beside = None if changed is None else add(changed, labels, control)
             if beside is not None and beside.id != cell.id:
                 entries.append(Entry(beside.id, labels, control))
+    asked: dict[str, Likeness] = {}
+    for name, tree in study.similarity.items():
+        try:
+            asked[name] = likeness(name, tree, maker)
+        except AgblocksError as error:
+            wrong.add(str(error), tree.mark, f"similarity.{name}")
     axes = tuple((name, tuple(labels)) for name, labels in options.items())
     _check_names(study, dict(axes), wrong)
     if wrong.problems:
@@ -96,7 +104,10 @@ def plan(study: Study) -> Plan:
     ordered: dict[str, Cell] = {}
     for cell in cells.values():
         _before(cell, maker.trained, ordered)
-    return Plan(study, ordered, tuple(_once(entries)), axes)
+    for one in asked.values():
+        for need in one.needs:
+            _before(maker.trained[need], maker.trained, ordered)
+    return Plan(study, ordered, tuple(_once(entries)), axes, asked)
 
 
 def _before(cell: Cell, trained: Mapping[str, Cell], ordered: dict[str, Cell]) -> None:

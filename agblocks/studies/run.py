@@ -14,6 +14,7 @@ from .cell import Cell, digest
 from .costing import measure_costs
 from .engines import Engine, Inline, Outcome, Task
 from .errors import WorkError
+from .likeness import write_likenesses
 from .plan import Plan, plan
 from .store import MOST_FEATURES, Store
 from .study import Study
@@ -87,6 +88,7 @@ def run_study(
 
     begun = time.monotonic()
     (engine or Inline()).run(str(out), tasks, perform, ended)
+    write_likenesses(planned.similarity, store, say)
     if costs:
         measure_costs(wanted.values(), store, say)
     told.seconds = time.monotonic() - begun

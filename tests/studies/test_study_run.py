@@ -13,7 +13,7 @@ import polars
 import pytest
 from study_helpers import PROBES, TRANSFER, planned
 
-from agblocks.studies import WorkError, load_study, plan
+from agblocks.studies import StudyError, WorkError, load_study, plan
 from agblocks.studies import run_study as run
 from agblocks.studies.engines import Outcome, Queue, Task
 from agblocks.studies.store import Store
@@ -260,3 +260,34 @@ def test_each_model_is_measured_once(tmp_path):
     before = cost.stat().st_mtime_ns
     run(study, tmp_path / "out")
     assert cost.stat().st_mtime_ns == before
+
+
+SIMILAR = """
+similarity:
+  with and without:
+    data: sim
+    rows: {recipe: tiny, weights: base}
+    columns: {recipe: tiny, seed: 1, tap: "encoder.stage[12]"}
+"""
+
+
+def test_similarity_of_stages(tmp_path):
+    """Whole, from the models that the study trains, and not worked out again; its models come first."""
+    text = TRANSFER.replace("  set: {encoder.stages: 3}\n", "") + SIMILAR
+    study = planned(text, "vary.way={probe: {fit: ridge}}", "vary.tap=[encoder.stage1]", "controls=[random]")
+    assert study.to_dict()["similarity"] == ["with and without"]
+    assert run_study(study, tmp_path / "out").ok
+    (file,) = tmp_path.glob("out/similarity/*.json")
+    made = json.loads(file.read_text())
+    assert made["rows"] == [f"encoder.stage{i}" for i in (1, 2, 3, 4)] and made["columns"] == made["rows"][:2]
+    assert made["sequences"] == 90 and all(-0.5 < value <= 1.001 for line in made["matrix"] for value in line)
+    before = file.stat().st_mtime_ns
+    run_study(study, tmp_path / "out")
+    assert file.stat().st_mtime_ns == before
+    for change, said in (
+        ("rows: {recipe: tiny", "rows: {recip: tiny"),
+        ("[12]", "[89]"),
+        ("data: sim\n    rows", "data: sin\n    rows"),
+    ):
+        with pytest.raises(StudyError, match="similarity.with and without"):
+            planned(text.replace(change, said))
