@@ -51,6 +51,7 @@ def fit(
 
     from ..training import fit as train
     from ..training import read_data
+    from ..training.parallel.processes import is_first
     from ..training.sources import read_construct, split
 
     specs = adapters_of(adapter, "--adapter")
@@ -59,7 +60,8 @@ def fit(
     source = replace(source, targets=names)
     around = read_construct(construct)
     table = read_data(source, around)
-    if table.skipped:
+    first = is_first(settings)  # of several processes that a cluster started
+    if table.skipped and first:
         out.mkdir(parents=True, exist_ok=True)
         table.write_skipped(out / "skipped.tsv")
         print(f"{len(table.skipped)} bad rows left out, listed in {out}/skipped.tsv")
@@ -72,7 +74,8 @@ def fit(
         weights_into=weights_into or None, adapters=specs, source=stored.to_dict(), id_suffix=source.id_suffix,
         resume=resume, overwrite=overwrite, progress=True, told=print,
     )  # fmt: skip
-    print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
+    if first:
+        print_scores(run.metrics, f"{out}: fold {', '.join(source.test_folds)} held out")
 
 
 def print_scores(metrics: object, title: str) -> None:

@@ -17,6 +17,7 @@ from .errors import RunError
 from .evaluate import BOOTSTRAP, evaluate
 from .fit import fit
 from .metrics import Score, score
+from .parallel.processes import is_first
 from .ridge import fit_ridge
 from .settings import Settings
 from .transfer import Transfer
@@ -116,6 +117,7 @@ def crossval(
         raise RunError(f"there are {len(names)} folds; wanted at least 3: one each for test, validation and training")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    first = is_first(settings or Settings())  # of several processes that a cluster started
     folds: list[Fold] = []
     held: dict[str, list[Any]] = {}
     for name in chosen:
@@ -139,7 +141,7 @@ def crossval(
         folds.append(Fold(name, valid, scores))
         for what, values in {**predicted, "observed": observed}.items():
             held.setdefault(what, []).append(values)
-        if told is not None:
+        if told is not None and first:
             told(folds[-1])
     pooled = {
         what: tuple(
@@ -149,7 +151,8 @@ def crossval(
         if what != "observed"
     }
     found = CrossValidation(tuple(folds), pooled, table.target_names)
-    _write(folder, found)
+    if first:
+        _write(folder, found)
     return found
 
 

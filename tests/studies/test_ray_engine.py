@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+import torch
 from ray_helpers import dies, noted, raises, task, waits, work
 
 from agblocks.studies.engines import Inline, engine_named
@@ -168,3 +170,32 @@ def test_nothing_is_left_running(tmp_path):
     said = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert "('a',)" in said.stdout, said.stderr
     assert "left []" in said.stdout
+
+
+@pytest.mark.slow
+def test_the_same_study_gives_the_same_table(cluster, tmp_path):
+    """Closed-form probes, fits by gradient, what is trained first, controls: by both engines."""
+    from study_helpers import TRANSFER, planned
+
+    from agblocks.studies import run_study
+    from agblocks.studies.results import read
+    from agblocks.studies.table import table
+
+    tables = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as a worker with one core takes
+    for name, engine in (("ray", cluster), ("inline", None)):
+        made = run_study(planned(TRANSFER), tmp_path / name, engine=engine)
+        assert made.ok, made.failed
+        tables.append(table(read(tmp_path / name)))
+    torch.set_num_threads(threads)
+    ours, theirs = (t.drop([c for c in t.columns if c in MEASURED]) for t in tables)
+    assert ours.columns == theirs.columns
+    assert set(ours["state"]) == {"done"}
+    exact = [name for name, kind in ours.schema.items() if not kind.is_float()]
+    assert ours.select(exact).equals(theirs.select(exact))
+    for name in set(ours.columns) - set(exact):  # threads may add in another order
+        np.testing.assert_allclose(ours[name].to_numpy(), theirs[name].to_numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+MEASURED = ("seconds", "peak_mb", "run_peak_mb", "latency_1_ms", "latency_32_ms", "command", "host")

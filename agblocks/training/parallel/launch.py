@@ -47,7 +47,14 @@ def train(work: Work, model: Model, settings: Settings, checkpoint: Path, logs: 
     keeper = Keeper(checkpoint, settings)
     keeper.restore()
     if not keeper.done:
-        _run(pickle.dumps((work, model, settings, checkpoint, logs, progress)), settings.processes)
+        try:
+            payload = pickle.dumps((work, model, settings, checkpoint, logs, progress))
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"what is trained cannot be handed to {settings.processes} processes ({error}); wanted devices 1, or "
+                "processes that srun or torchrun starts, which need no copies"
+            ) from None
+        _run(payload, settings.processes)
         keeper.restore()
     return keeper
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from ..settings import Settings
 LAUNCHED = "AGBLOCKS_LAUNCHED"  # set in processes that `launch` started
 _PATIENCE = timedelta(days=30)  # for one process to score and write while the others wait
 _waiting: Any = None  # the group for messages, beside that for gradients
+_within = False  # whether this process trains with others right now: groups outlive that
 
 
 def size() -> int:
@@ -31,7 +33,7 @@ def rank() -> int:
 
 
 def _joined() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return _within and torch.distributed.is_initialized()
 
 
 def is_first(settings: Settings) -> bool:
@@ -94,7 +96,10 @@ def met(settings: Settings) -> Iterator[None]:
     if environment is None:
         yield
         return
-    meet(settings, environment.global_rank(), f"tcp://{environment.main_address}:{environment.main_port}")
+    global _within
+    where = f"tcp://{environment.main_address}:{environment.main_port}"
+    # torchrun has a meeting place of its own at that port
+    meet(settings, environment.global_rank(), "env://" if os.environ.get("TORCHELASTIC_RUN_ID") else where)
     try:
         yield
     except RuntimeError as error:
@@ -105,25 +110,28 @@ def met(settings: Settings) -> Iterator[None]:
             ) from error
         raise
     finally:
-        part()
+        _within = False  # but the group stays, for the next training of this process
 
 
 def meet(settings: Settings, number: int, where: str) -> None:
-    """Join the others at an address: `tcp://host:port`, or a file that all see."""
-    global _waiting
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    torch.distributed.init_process_group(
-        "nccl" if on_gpu else "gloo", init_method=where, rank=number, world_size=settings.processes,
-        timeout=timedelta(minutes=30),
-    )  # fmt: skip
-    _waiting = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    """Join the others at an address: `tcp://host:port`, or a file that all see. Once for all trainings of a process."""
+    global _waiting, _within
+    if not torch.distributed.is_initialized():
+        on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+        torch.distributed.init_process_group(
+            "nccl" if on_gpu else "gloo", init_method=where, rank=number, world_size=settings.processes,
+            timeout=timedelta(minutes=30),
+        )  # fmt: skip
+        _waiting = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        atexit.register(part)
+    _within = True
 
 
 def part() -> None:
     """Leave the others."""
-    global _waiting
-    _waiting = None
-    if _joined():
+    global _waiting, _within
+    _waiting, _within = None, False
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
