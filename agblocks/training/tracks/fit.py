@@ -16,7 +16,7 @@ from ..errors import RunError
 from ..initial import Initial
 from ..run import Model, Run
 from ..settings import Settings
-from ..transfer import Transfer, said_once
+from ..transfer import Transfer, as_transfer, said_once
 from ..work import Work, carry_out
 from ..write import write_whole
 from .evaluate import evaluate_windows
@@ -71,6 +71,8 @@ def fit_tracks(
         recipe.recipe if isinstance(recipe, Resolved) else recipe, *overrides
     )  # fmt: skip
     resolved = with_adapters(resolved, adapters)
+    if transfer is not None:
+        as_transfer(transfer).check(resolved)
     settings = tuned(settings, resolved)
     source = source.absolute()
     data = source.data()
