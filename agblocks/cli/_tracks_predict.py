@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,9 +47,22 @@ def predict(
     made = predict_genome(
         _model(model, overrides or [], weights), genome, out, chromosomes=listed(chromosomes) or None, regions=bed,
         outputs=output or (), tracks=_tracks(track), pairs=_pairs(pair), inputs=inputs_of(input) or None,
-        window=window or None, overlap=overlap, batch_size=batch_size or None, device=device or None, **said,
+        window=window or None, overlap=overlap, batch_size=batch_size or None, device=device or None,
+        told=_Begun(), **said,
     )  # fmt: skip
     _tell(made, out)
+
+
+class _Begun:
+    """Says on standard error which chromosome is being read."""
+
+    def __init__(self) -> None:
+        self.chromosome = ""
+
+    def __call__(self, chromosome: str, bases: int) -> None:
+        if chromosome != self.chromosome:
+            self.chromosome = chromosome
+            print(f"{chromosome} ...", file=sys.stderr, flush=True)
 
 
 def _model(model: str, overrides: list[str], weights: str) -> Any:

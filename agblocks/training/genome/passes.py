@@ -62,6 +62,7 @@ def read_chromosome(
 ) -> Passed:
     """Fill the arrays (tracks, bins of `plan.forward`) where the stretches want bins.
 
+    arrays: by output; outputs without one are not kept.
     strands: whether each pass is of the other strand; the mean of all is kept. told: is called with the bases read.
     Errors: `RunError` where a prediction is not finite, with its place; `TilingError` where the strands' bins differ.
     """
@@ -74,7 +75,7 @@ def read_chromosome(
             len(strands), turned == strands[0], f"{where}, output {name!r}",
         )
         for turned in strands
-        for name in reader.outputs
+        for name in arrays
     }  # fmt: skip
     for turned, tiling in tilings.items():
         shown, wanted = codes, list(stretches)
@@ -83,8 +84,8 @@ def read_chromosome(
             shown = reverse_complement_codes(shown)
             wanted = [(tiling.length - end, tiling.length - start) for start, end in stretches]
         stitches = {
-            name: Stitch(tiling, name, len(output.columns), puts[turned, name], plan.blend)
-            for name, output in reader.outputs.items()
+            name: Stitch(tiling, name, len(reader.outputs[name].columns), puts[turned, name], plan.blend)
+            for name in arrays
         }
         for numbers in _batches(_needed(tiling, wanted, plan.blend), tiling, plan.batch):
             made = reader(np.stack([_cut(shown, tiling, n) for n in numbers]), turned)

@@ -26,7 +26,7 @@ from .reader import Reader, reader
 from .regions import Region, chosen
 from .shape import Reads, reads
 from .stitch import Blend
-from .tiling import advance
+from .tiling import Bins, advance
 
 Strands = Literal["forward", "reverse", "both"]
 PASSES = {"forward": (False,), "reverse": (True,), "both": (False, True)}
@@ -34,6 +34,7 @@ REPORT = "prediction.json"
 AT_ONCE = {"cpu": 1 << 17}  # bases of a batch; elsewhere more
 OVERLAP = 0.25  # of what a window says, for recipes that see everything
 Told = Callable[[str, int], None]
+Found = dict[str, tuple[int, Mapping[str, Bins]]]  # by chromosome, its number among the parts and its bins
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def predict_genome(
         report, at = _read_all(read, plan, genome, wanted, PASSES[said], parts, told)
         for (output, track), file in files.items():
             column = read.outputs[output].names.index(track)
-            write_bigwig(file, genome.lengths, _entries(genome, plan, wanted, parts, at, read, output, column))
+            write_bigwig(file, genome.lengths, _entries(genome, wanted, parts, at, read, output, column))
         report = {
             "format": "agblocks-prediction", "version": 1, "recipe": read.resolved.digest, "model": key["model"],
             "fasta": str(genome.path), "exact": how.exact, "window": plan.window, "overlap": plan.overlap,
@@ -154,28 +155,26 @@ def check_words(**values: str | None) -> None:
 def _read_all(
     read: Reader, plan: Plan, genome: Genome, wanted: Mapping[str, list[tuple[int, int]]], passes: Sequence[bool],
     parts: Parts, told: Told,
-) -> tuple[dict[str, Any], dict[str, int]]:  # fmt: skip
+) -> tuple[dict[str, Any], Found]:  # fmt: skip
     """Every chromosome into its parts, those that are there left as they are; what is said of all together."""
     agreement = {name: Agreement(len(output.columns)) for name, output in read.outputs.items()}
     bases = seconds = windows = 0.0
-    at = {}
+    at: Found = {}
     for number, (name, stretches) in enumerate(wanted.items()):
         length = genome.lengths[name]
         if not length:
             continue
         codes = genome.codes(name, 0, length)
         checksum = hashlib.blake2b(codes.tobytes(), digest_size=16).hexdigest()
-        at[name] = number
+        bins = plan.forward(length).bins
+        at[name] = number, bins
         if (noted := parts.done(number, checksum)) is None:
             began = time.perf_counter()
-            bins = plan.forward(length).bins
             arrays = {
                 output: parts.array(number, output, (len(kept.columns), bins[output].count), new=True)
                 for output, kept in read.outputs.items()
                 if bins[output].count
             }
-            if len(arrays) < len(read.outputs):
-                raise RunError(f"{genome.path}: {name} has {length} bases, too few for one bin")
             passed = read_chromosome(
                 read, plan, codes, stretches, arrays, passes, f"{genome.path}: {name}", partial(told, name)
             )
@@ -205,14 +204,15 @@ def _read_all(
 
 
 def _entries(
-    genome: Genome, plan: Plan, wanted: Mapping[str, list[tuple[int, int]]], parts: Parts, at: Mapping[str, int],
-    read: Reader, output: str, column: int,
+    genome: Genome, wanted: Mapping[str, list[tuple[int, int]]], parts: Parts, at: Found, read: Reader, output: str,
+    column: int,
 ) -> Iterator[Entry]:  # fmt: skip
-    for name, number in at.items():
-        length = genome.lengths[name]
-        bins = plan.forward(length).bins[output]
-        array = parts.array(number, output, (len(read.outputs[output].columns), bins.count))
-        yield from bedgraph(name, length, bins.first, bins.stride, wanted[name], array[column])
+    """One track. A chromosome that is too short for a bin has none."""
+    for name, (number, all_bins) in at.items():
+        bins = all_bins[output]
+        if bins.count:
+            array = parts.array(number, output, (len(read.outputs[output].columns), bins.count))
+            yield from bedgraph(name, genome.lengths[name], bins.first, bins.stride, wanted[name], array[column])
 
 
 def _files(folder: Path, read: Reader) -> dict[tuple[str, str], Path]:
