@@ -129,7 +129,7 @@ def _bootstrap(p: Array, o: Array, times: int, seed: int) -> Array:
         counts = draw_counts(rng, n, min(chunk, times - start))
         here = out[start : start + chunk]
         here[:, 0] = weighted_pearson(counts, p[:, None], o[:, None])[:, 0]
-        here[:, 1] = weighted_spearman(counts, p, o)
+        here[:, 1] = weighted_spearman(counts, p[:, None], o)[:, 0]
         here[:, 2] = counts @ (p - o) ** 2 / n
     return out
 

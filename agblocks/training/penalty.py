@@ -13,6 +13,7 @@ from .spectrum import shrunk
 Array = NDArray[np.float64]
 _TIE = 1e-6  # correlations that differ by less are one
 _FURTHEST = 6  # decades beyond either end of a grid that is widened
+_LARGE = 100.0  # times the largest eigenvalue: from there on a penalty changes the scale of predictions alone
 
 
 @dataclass
@@ -30,13 +31,17 @@ class Search:
     squared: dict[float, float] = field(default_factory=dict)
 
     def run(self, grid: list[float], widen: bool) -> Search:
-        """Try a grid in ascending order; then, as long as an end of it is best, go on from there by its own step."""
+        """Try a grid in ascending order; then, as long as an end of it is best, go on from there by its own step.
+
+        Upwards no further than where predictions only shrink, until nothing but their mean is left of them.
+        """
         self._try(grid)
         low, high = grid[0], grid[-1]
         step = 10**0.5 if len(grid) < 2 else (high / low) ** (1 / (len(grid) - 1))
+        most = min(high * 10**_FURTHEST, self._large) * (1 + 1e-9)
         while widen:
             chosen = self.best
-            if chosen == max(self.pearson) and chosen * step <= high * 10**_FURTHEST * (1 + 1e-9):
+            if chosen == max(self.pearson) and chosen * step <= most:
                 self._try([chosen * step])
             elif chosen == min(self.pearson) and chosen / step >= low / 10**_FURTHEST * (1 - 1e-9):
                 self._try([chosen / step])
@@ -57,11 +62,17 @@ class Search:
         chosen, low, high = self.best, grid[0], grid[-1]
         if np.isnan(list(self.pearson.values())).all():
             return "no validation correlation at any penalty (predictions or measurements are constant)"
+        if chosen == max(self.pearson) and chosen * 10 > self._large:
+            return f"the chosen penalty {chosen:g} is so large that every feature counts as if it were alone"
         if chosen in (min(self.pearson), max(self.pearson)):
             return f"the chosen penalty {chosen:g} is the {_end(chosen, self.pearson)} that was tried: widen the grid"
         if not low <= chosen <= high:
             return f"the chosen penalty {chosen:g} lies beyond the grid of {low:g} to {high:g}, which was widened"
         return ""
+
+    @property
+    def _large(self) -> float:
+        return _LARGE * float(self.values.max())
 
     def _try(self, some: list[float]) -> None:
         made = self.seen @ shrunk(self.values[:, None], self.load[:, None], np.array(some))

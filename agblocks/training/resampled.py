@@ -33,18 +33,27 @@ def weighted_pearson(counts: Array, a: Array, b: Array) -> Array:
 
 
 def weighted_spearman(counts: Array, a: Array, b: Array) -> Array:
-    """Spearman's correlation of two columns under counts of rows, as if the rows had been written out.
+    """Spearman's correlation of columns with one, under counts of rows, as if the rows had been written out.
 
-    Shapes: counts (times, n), a and b (n,) -> (times,).
+    Shapes: counts (times, n), a (n, columns), b (n,) -> (times, columns).
     """
     n = counts.sum(axis=1, keepdims=True)
-    a, b = weighted_ranks(counts, a), weighted_ranks(counts, b)
-    a -= (counts * a).sum(axis=1, keepdims=True) / n
-    b -= (counts * b).sum(axis=1, keepdims=True) / n
-    top = (counts * a * b).sum(axis=1)
-    below = np.sqrt((counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(below > 0, top / below, np.nan)
+
+    def centred(values: Array) -> tuple[Array, Array]:
+        ranks = weighted_ranks(counts, values)
+        ranks -= np.einsum("kn,kn->k", counts, ranks)[:, None] / n
+        held = counts * ranks
+        return ranks, np.einsum("kn,kn->k", held, ranks)
+
+    ranks_b, square_b = centred(b)
+    held_b = counts * ranks_b
+    out = np.empty((len(counts), a.shape[1]))
+    for i, column in enumerate(a.T):
+        ranks_a, square_a = centred(column)
+        below = np.sqrt(square_a * square_b)
+        top = np.einsum("kn,kn->k", held_b, ranks_a)
+        out[:, i] = np.divide(top, below, out=np.full(len(counts), np.nan), where=below > 0)
+    return out
 
 
 def weighted_ranks(counts: Array, values: Array) -> Array:

@@ -82,7 +82,8 @@ def fit_ridge_features(
     target's measurement (NaN) are left out of its fit; targets measured on the same rows share one decomposition, by
     features or by rows, whichever are fewer. Penalties whose Pearson differ by less than 1e-6 are a tie: the one with
     the least squared error wins, then the largest. Where the best lies at an end of the grid, the grid is `widen`ed by
-    its own step, up to six decades; `notes` say so, and also where the end of it was reached.
+    its own step, up to six decades, and not beyond where a penalty changes nothing but the predictions' scale; `notes`
+    say so, and also where the end was reached.
 
     Shapes: x (rows, features), y (rows, targets) or (rows,).
     Errors: `RunError` for shapes that do not fit, features that are not finite, penalties that are not positive, no

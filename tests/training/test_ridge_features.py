@@ -131,6 +131,22 @@ def test_a_grid_whose_end_is_best_is_widened_and_says_so():
     assert exact.penalties[0] == min(exact.tried) or exact.valid_pearson[0] > 1 - 1e-6
 
 
+def test_a_grid_is_not_widened_until_only_the_mean_is_left():
+    """Validation targets that each feature by itself predicts best: the larger the penalty, the better."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 300)) @ rng.normal(size=(300, 300))
+    y = 50 + x[:, 0] + 40 * rng.normal(size=600)
+    standard = (x - x[:400].mean(0)) / x[:400].std(0)
+    y[400:] = standard[400:] @ (standard[:400].T @ (y[:400] - y[:400].mean()))
+    found = fit_ridge_features(x[:400], y[:400], x[400:], y[400:], [1e2, 1e3])
+    largest = np.linalg.eigvalsh(standard[:400].T @ standard[:400])[-1]
+    assert 10 * largest < found.penalties[0] <= 100 * largest
+    assert found.notes == (
+        f"target1: the chosen penalty {found.penalties[0]:g} is so large that every feature counts as if it were alone",
+    )
+    assert found.predict(x[400:]).std() > 1e-3
+
+
 def test_features_that_say_nothing_give_the_mean_and_a_note():
     y = np.arange(6.0)
     found = fit_ridge_features(np.ones((6, 3)), y, np.ones((4, 3)), np.arange(4.0))

@@ -67,4 +67,4 @@ def _scores(counts: Array, predicted: Array, observed: Array, metric: str) -> Ar
         return counts @ (predicted - observed[:, None]) ** 2 / counts.sum(axis=1, keepdims=True)
     if metric == "pearson":
         return weighted_pearson(counts, predicted, observed[:, None])
-    return np.stack([weighted_spearman(counts, column, observed) for column in predicted.T], axis=1)
+    return weighted_spearman(counts, predicted, observed)
