@@ -103,13 +103,9 @@ def test_adapters(measured, tmp_path, strategy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [{}, {"devices": 2, "strategy": "fsdp"}])
-def test_a_process_is_killed_and_another_number_goes_on(alone, measured, tmp_path, monkeypatch, then):
-    with monkeypatch.context() as patched:
-        patched.setattr("agblocks.training.fit.OnSequences", Killed)
-        with pytest.raises(
-            RunError, match=r"process 1 was killed by SIGKILL; the run is as after its last whole epoch"
-        ):
-            fit(NORMS, *measured, tmp_path / "run", replace(SETTINGS, devices=2))
+def test_a_process_is_killed_and_another_number_goes_on(alone, measured, tmp_path, then):
+    with pytest.raises(RunError, match=r"process 1 was killed by SIGKILL; the run is as after its last whole epoch"):
+        fit(NORMS, *measured, tmp_path / "run", replace(SETTINGS, devices=2), work=Killed)
     assert not multiprocessing.active_children()
     assert len(history(tmp_path / "run")) == 1
     fit(NORMS, *measured, tmp_path / "run", replace(SETTINGS, **then), resume=True)
@@ -117,10 +113,9 @@ def test_a_process_is_killed_and_another_number_goes_on(alone, measured, tmp_pat
 
 
 @pytest.mark.slow
-def test_one_process_that_fails_ends_all_with_its_words(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr("agblocks.training.fit.OnSequences", Failing)
+def test_one_process_that_fails_ends_all_with_its_words(measured, tmp_path):
     with pytest.raises(RunError, match=r"process 1 of 2 failed(.|\n)*OutOfMemoryError: only here"):
-        fit(NORMS, *measured, tmp_path / "run", replace(SETTINGS, devices=2))
+        fit(NORMS, *measured, tmp_path / "run", replace(SETTINGS, devices=2), work=Failing)
     assert not multiprocessing.active_children()
 
 

@@ -23,7 +23,7 @@ _HINT = (
     "wanted a Ray cluster: `ray start --head` starts one, host:6379 names it, 'auto' that of this machine, and without "
     "an address one is started for the study"
 )
-_FOREVER = 3600.0
+_LOOK = 1.0  # seconds between looks at what others, outside this cluster, have ended
 
 
 class Ray:
@@ -59,7 +59,7 @@ class Ray:
                 if not running:
                     time.sleep(max(0.05, queue.pause()))
                     continue
-                ended, _ = self._ray.wait(list(running), timeout=queue.pause() or _FOREVER)
+                ended, _ = self._ray.wait(list(running), timeout=_LOOK)
                 for promise in ended:
                     outcome = self._outcome(folder, promise, running.pop(promise))
                     queue.ended(outcome)
