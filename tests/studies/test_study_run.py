@@ -250,7 +250,7 @@ def test_a_transfer_end_to_end(tmp_path):
 
 def test_each_model_is_measured_once(tmp_path):
     """By what it computes: not by fold, nor by how it is pooled; a finished measurement stays."""
-    study = planned(PROBES, "vary.tap=[encoder.stage1]")
+    study = planned(PROBES, "vary.tap=[encoder.stage1]", "reference=null")
     assert run(study, tmp_path / "out").ok
     (cost,) = tmp_path.glob("out/costs/*.json")
     told = json.loads(cost.read_text())
