@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from agblocks import build
-from agblocks.data import Loader, simulate_mpra
+from agblocks.data import Loader, simulate_mpra, split_by_fold
 from agblocks.graph.model import GraphModel
 from agblocks.studies.features import Store, Tap, extract
-from agblocks.training import fit_ridge_features
+from agblocks.studies.features.training import OnFeatures
+from agblocks.training import Settings, fit, fit_ridge_features
 
 from .timing import Timing, pair
 
@@ -84,6 +86,34 @@ def main(repeats: int = 3) -> None:
         _told("one pass for all taps", "one run a stage", *pair(ours, plain, repeats, 0, timer=cpu))
         again = pair(lambda: fits(_extracted(model, table.sequences, Path(folder))), one_pass, repeats, 0, timer=cpu)
         _told("all from the cache", "a forward pass and the fits", *again)
+    training()
+
+
+def training(repeats: int = 1, rows: int = 1000, epochs: int = 5) -> None:
+    """A head by gradient on the frozen encoder: plainly, on features made first, and on features that are there."""
+    table, _ = simulate_mpra(rows, LENGTH, seed=0)
+    splits = split_by_fold(table, valid="1", test="0")
+    head = {"activity": {"block": "head.scalar", "in": "encoder.stage7", "args": {"hidden": [64]}}}
+    recipe = {key: part for key, part in {**encoder(), "heads": head}.items() if key != "keep"}
+    settings = Settings(epochs=epochs, tune="head", patience=0, device="cpu")
+
+    def run(store: Store | None) -> None:
+        work = None if store is None else partial(OnFeatures, store=store)
+        with tempfile.TemporaryDirectory() as folder:
+            fit(recipe, table, splits, Path(folder) / "run", settings, work=work)
+
+    def fresh() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run(Store(folder))
+
+    what = f"{epochs} epochs on {rows:,} sequences, head of the last stage"
+    with tempfile.TemporaryDirectory() as kept:
+        run(Store(kept))
+        for name, ours in (("features made first", fresh), ("features there", lambda: run(Store(kept)))):
+            mine, theirs, ratio = pair(ours, lambda: run(None), repeats, 0, timer=cpu)
+            print(
+                f"{what}, scores and figures included: {name}: {mine}; plainly: {theirs}; ratio {ratio.values[0]:.3f}"
+            )
 
 
 def cpu() -> float:

@@ -33,13 +33,13 @@ def usable(model: nn.Module, settings: Settings, variants: Variants | None = Non
         return f"the recipe has adapters ({', '.join(map(str, model.resolved.adapters))})"
     if settings.processes > 1:
         return f"{settings.processes} processes train together, each of which would extract for itself"
+    edges, reason = _cut_at(model, settings)
+    if reason is not None:
+        return reason
     if (reason := variants.lacks(settings.augment)) is not None:
         return reason
     if settings.strands == "both" and not variants.both_strands:
         return "validation shows both strands, and the other one is not among the cached variants"
-    edges, reason = _cut_at(model, settings)
-    if reason is not None:
-        return reason
     return changed(model, edges)
 
 
