@@ -7,6 +7,7 @@ import torch
 from features_helpers import NET, net, sequences, table_and_splits
 
 from agblocks.studies.features import Memory, Store, Tap, extract, usable
+from agblocks.studies.features.foreseen import foreseen
 from agblocks.studies.features.pool import pooled
 from agblocks.studies.features.training import OnFeatures
 from agblocks.studies.store import Store as Folder
@@ -68,3 +69,17 @@ def test_memory_keeps_what_it_is_given():
     store = Memory()
     extract(net(), {"x": Tap("stem")}, sequences(3), store=store)
     assert len(extract(net(), {"x": Tap("stem")}, sequences(3), store=store)["x"]) == 3
+
+
+def test_what_a_study_says_before_anything_runs():
+    settings = Settings(epochs=2).to_dict()
+    assert foreseen(NET, settings, {"tune": "head"}) is None
+    assert foreseen(NET, settings, {"tune": "head", "weights": [{"from": "nowhere"}]}) is None
+    assert "stem.conv.weight trains" in foreseen(NET, settings, {})
+    later = {"tune": "head", "unfreeze": [{"after": 1, "train": "full"}]}
+    assert "trains, later" in foreseen(NET, settings, later)
+    adapters = {"tune": "head", "adapters": ["lora:role=conv.main,rank=2"]}
+    assert "the recipe has adapters (lora" in foreseen(NET, settings, adapters)
+    shifted = Settings(epochs=2, shift=3).to_dict()
+    assert "shifts sequences by up to 3 bases" in foreseen(NET, shifted, {"tune": "head"})
+    assert "nothing that comes first is frozen" in foreseen(NET, shifted, {})
