@@ -110,6 +110,27 @@ def test_selects_and_search_leave_what_fits(page):
     assert len(column(page, "tap")) == len(everything)
 
 
+def test_of_many_rows_the_first_are_shown(page):
+    """Past the step rows wait for a click, a sort brings others, a link shows its row all the same."""
+    tools = f"{CELLS}.closest('.scroll').previousElementSibling"
+    everything = len(column(page, "cell"))
+    page.execute_script("document.querySelector('table.cells').dataset.rows = 20")
+    page.execute_script(f"[...{tools}.querySelectorAll('button')].find((b) => b.textContent === 'show all').click()")
+    assert len(column(page, "cell")) == 20 and told(page) == f"first 20 of {everything} of {everything} rows"
+    first = column(page, "cell")
+    page.execute_script(f"[...{tools}.querySelectorAll('button')].find((b) => b.textContent === 'more rows').click()")
+    assert len(column(page, "cell")) == 40 and column(page, "cell")[:20] == first
+    page.execute_script(
+        f"[...{CELLS}.tHead.rows[0].cells].find((c) => c.textContent === 'Pearson r').firstChild.click()"
+    )
+    lowest = [float(v.replace("−", "-")) for v in column(page, "Pearson r")]
+    assert len(lowest) == 40 and lowest == sorted(lowest)
+    last = page.execute_script(f"const rows = [...{CELLS}.tBodies[0].rows].filter((r) => r.id); return rows.at(-1).id")
+    page.execute_script("location.hash = arguments[0]", f"#{last}")
+    until(page, "return document.querySelectorAll('tr.more').length === 1")
+    assert page.execute_script("return document.getElementById(arguments[0]).checkVisibility()", last)
+
+
 def test_failed_cells_can_be_found(page, study):
     pick(page, "state", "failed")
     assert set(column(page, "cell")) == {cell[:8] for cell in study[1]["failed"]}

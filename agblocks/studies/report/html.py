@@ -52,6 +52,8 @@ def text(child: Child) -> Markup:
 
 def _visible(value: str) -> str:
     """Control characters, and those that turn the direction of text, shown as a question mark."""
+    if value.isprintable():
+        return value
     hidden = (c for c in value if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs"))
     return value.translate(dict.fromkeys(map(ord, hidden), "\N{REPLACEMENT CHARACTER}"))
 

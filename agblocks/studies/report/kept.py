@@ -64,7 +64,7 @@ def _read(path: Path, result: Result) -> dict[str, Unit]:
     import pyarrow.parquet
 
     try:
-        columns = pyarrow.parquet.read_table(path)
+        columns = pyarrow.parquet.ParquetFile(path).read(use_threads=False)
         ids = columns.column("id").to_pylist()
         made = {}
         for score in result.scores.get("test", ()):

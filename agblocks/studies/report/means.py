@@ -11,7 +11,7 @@ from .groups import Grouped
 from .kept import Kept
 
 # Ranks are sorted for every resample, so Spearman's interval is made of fewer.
-RESAMPLES = {"pearson": 1000, "spearman": 200, "mse": 1000}
+RESAMPLES = {"pearson": 1000, "spearman": 100, "mse": 1000}
 _NAN = float("nan")
 
 

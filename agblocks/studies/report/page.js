@@ -51,23 +51,32 @@
     const rows = [...body.rows];
     const texts = rows.map((row) => [...row.cells].map((cell) => cell.textContent));
     const lower = texts.map((line, i) => `${line.join(" ")} ${rows[i].cells[0].dataset.cell || ""}`.toLowerCase());
-    const place = new Map(rows.map((row, i) => [row, i]));
     const count = make("output", { "aria-live": "polite" });
     const search = make("input", { type: "search", placeholder: "any text" });
+    const more = make("button", { type: "button" }, "more rows");
+    const step = () => Number(table.dataset.rows) || 300;
     const selects = [];
+    let order = rows.map((_, i) => i);
+    let limit = step();
     const tools = make("div", { class: "tools" }, make("label", {}, "search", search));
 
     function show() {
       const parts = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      // Of what fits, the first rows: a browser lays out thousands of rows slowly, and nobody reads them.
       let left = 0;
-      rows.forEach((row, i) => {
+      for (const i of order) {
+        const row = rows[i];
         const fits = parts.every((part) => lower[i].includes(part))
           && selects.every(([column, select]) => select.value === "" || texts[i][column] === select.value.slice(1));
-        if (!fits && row.nextElementSibling?.classList.contains("more")) unfold(row, false);
-        row.hidden = !fits;
         left += fits;
-      });
-      count.textContent = `${left.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
+        const hide = !fits || left > limit;
+        if (hide === row.hidden) continue;
+        if (hide && row.nextElementSibling?.classList.contains("more")) unfold(row, false);
+        row.hidden = hide;
+      }
+      const first = left > limit ? `first ${limit.toLocaleString("en")} of ` : "";
+      count.textContent = `${first}${left.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`;
+      more.hidden = left <= limit;
     }
 
     heads.forEach((head, column) => {
@@ -89,7 +98,7 @@
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
         const values = texts.map((line) => valueOf(line[column]));
-        const order = rows.map((_, i) => i).sort((a, b) => {
+        order = rows.map((_, i) => i).sort((a, b) => {
           const [x, y] = [values[a], values[b]];
           if (x !== null && y !== null) return (down ? y - x : x - y) || a - b;
           if (x !== null || y !== null) return x === null ? 1 : -1;
@@ -104,15 +113,17 @@
           if (more) moved.append(more);
         }
         body.append(moved);
+        show();
       });
     });
 
-    const clear = () => { search.value = ""; selects.forEach(([, select]) => { select.value = ""; }); show(); };
+    const clear = () => { limit = step(); search.value = ""; selects.forEach(([, select]) => { select.value = ""; }); show(); };
     const reset = make("button", { type: "button" }, "show all");
     reset.addEventListener("click", clear);
     let waiting = 0;
     search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(show, 120); });
-    tools.append(reset, count);
+    more.addEventListener("click", () => { limit += step(); show(); });
+    tools.append(reset, more, count);
     table.closest(".scroll").before(tools);
 
     if (table.classList.contains("cells")) {
@@ -126,7 +137,8 @@
       });
     }
     show();
-    return { table, rows, place, clear };
+    const unhide = (all) => { limit = all ? rows.length : step(); show(); };
+    return { table, rows, clear, unhide };
   }
 
   const tables = [...document.querySelectorAll("table.data")].map(prepare);
@@ -138,6 +150,7 @@
     if (!(row instanceof HTMLTableRowElement)) return;
     const owner = tables.find(({ table }) => table.contains(row));
     if (row.hidden) owner.clear();
+    row.hidden = false;
     row.classList.add("aim");
     if (owner.table.classList.contains("cells")) unfold(row, true);
     row.scrollIntoView({ block: "center" });
@@ -151,6 +164,10 @@
   let opened = [];
   addEventListener("beforeprint", () => {
     document.querySelectorAll("details:not([open])").forEach((one) => { one.open = true; opened.push(() => { one.open = false; }); });
+    for (const one of tables) {
+      one.unhide(true);
+      opened.push(() => one.unhide(false));
+    }
     const table = tables.find((one) => one.table.classList.contains("cells"));
     const rows = table ? table.rows.filter((row) => !row.hidden) : [];
     if (rows.length > most) return;
