@@ -118,6 +118,8 @@ def meet(settings: Settings, number: int, where: str) -> None:
     global _waiting, _within
     if not torch.distributed.is_initialized():
         on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+        if on_gpu:  # before Lightning does: groups and shards are made on it
+            torch.cuda.set_device(number % settings.devices)
         torch.distributed.init_process_group(
             "nccl" if on_gpu else "gloo", init_method=where, rank=number, world_size=settings.processes,
             timeout=timedelta(minutes=30),
