@@ -1,6 +1,6 @@
 """Small models of yeast chrIV's five tracks beside a ridge on 4-mers, on blocks that were held out.
 
-`python -m benchmarks.yeast_tracks` (minutes on two free cores) prints the table of docs/results.md; run folders are left
+`python -m benchmarks.yeast_tracks` (minutes on two free cores) prints the table of docs/results.md; run folders stay
 in `runs/yeast_tracks`, and a run that was broken off goes on.
 """
 

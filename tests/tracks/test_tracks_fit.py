@@ -220,3 +220,17 @@ def test_the_commands(made, tmp_path):
         CliRunner().invoke(app(), run, catch_exceptions=False)
     with pytest.raises(RunError, match="nothing says which windows are held out"):
         CliRunner().invoke(app(), [*run, *options[:-4], "--overwrite"], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(source, tmp_path):
+    """Which needs data, wiring and model sent to other processes, and validation put together from their shares."""
+    settings = replace(QUICK, epochs=2, batch_size=5, ema=0.0)
+    one = fit_tracks(RECIPE, source, tmp_path / "one", settings, heads=HEADS, kmer=0)
+    two = fit_tracks(RECIPE, source, tmp_path / "two", replace(settings, devices=2), heads=HEADS, kmer=0)
+    there = one.model.state_dict()
+    for name, value in two.model.state_dict().items():
+        torch.testing.assert_close(value, there[name], rtol=1e-3, atol=1e-5)
+    rows = [[float(x or 0) for x in line.split(",")] for run in ("one", "two")
+            for line in (tmp_path / run / "members" / "0.csv").read_text().splitlines()[1:]]  # fmt: skip
+    assert rows[:2] == [pytest.approx(row, rel=1e-4) for row in rows[2:]]

@@ -31,8 +31,8 @@ class WindowLoader(Epochs):
     Where it stands, and how it resumes: see `Epochs`.
 
     Errors: `DataError` for rows that are not there, layouts that pass the window, a pair of which one is learnt.
-    Costs: a batch is read when it is asked for (about 10 microseconds for each track of a 4-kb window), nothing is
-    kept; so there are no worker processes.
+    Costs: a batch is read when it is asked for (1.5 milliseconds for a 4-kb window of five tracks at two resolutions,
+    where a small model takes 40 to learn from it), nothing is kept; so there are no worker processes.
     """
 
     def __init__(
