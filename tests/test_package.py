@@ -35,6 +35,7 @@ def test_recipes_and_types_are_inside(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "agblocks/recipes/alphagenome.yaml" in names
     assert "agblocks/recipes/ablations/alphagenome_mpra_stage4.yaml" in names
+    assert "agblocks/shipped_studies/stage_transfer.yaml" in names
     assert "agblocks/py.typed" in names
     assert not [n for n in names if n.startswith(("tests", "benchmarks"))]
 

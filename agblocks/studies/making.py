@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Splits, check_leaks
+from ..data.augment import check_augment
 from ..errors import near
 from ..graph.resolved import Resolved
 from ..training.presets import preset
@@ -114,6 +115,8 @@ class Maker:
             given |= {"bases": rows.lengths[-1], "cost": cost_name(made, edges, rows.lengths[-1])}
             share = digest([{**resolved.recipe, "name": ""}, model])
             return Cell(document, given, start.needs, share)
+        around = rows.construct
+        check_augment(settings.augment, around.flank_left, around.flank_right, padded=around.pad != "none")
         tuned = tuning(transfer, made, settings)
         document |= {"recipe": made.digest[:16], "seed": values["seed"], "training": said(settings), **tuned.said}
         given |= {"settings": settings.to_dict(), "transfer": tuned.found, "parameters": tuned.parameters}

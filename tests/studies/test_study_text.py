@@ -70,6 +70,7 @@ def test_cells_that_cannot_work_are_told_before_the_first_starts(old, new, said)
     [
         ("transfer.weights=bas", "there are no weights 'bas'"),
         ("transfer.tune=last:x", "transfer.tune"),
+        ("training={epochs: 1, shift: 5, shift_mode: flanks}", "a shift of 5 needs 5 bases of flank_left"),
         ("transfer.tune=encoder.stage8", "encoder.stage8"),
         ("training.epochs=0", "epochs is 0"),
         ("training.epoch=1", "there is no 'epoch' in 'training'; did you mean epochs?"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ...training import Settings, evaluate, fit
+from ...training import Evaluation, Settings, evaluate, fit
 from ...training.errors import RunError
 from ...training.run import Run
 from ..cell import Cell
@@ -38,7 +38,8 @@ def _trained(cell: Cell, store: Store) -> Done:
     settings = Settings.from_dict(given["settings"])
     folder = store.folder(cell.id) / RUN
     said: list[str] = []
-    work = partial(OnFeatures, store=store.features, told=said.append)
+    scored: dict[str, Evaluation] = {}
+    work = partial(OnFeatures, store=store.features, told=said.append, evaluations=scored)
 
     def run(resume: bool) -> Run:
         return fit(
@@ -54,7 +55,9 @@ def _trained(cell: Cell, store: Store) -> Done:
         if "resuming needs" not in str(error) and "cannot be read" not in str(error):
             raise
         made = run(False)  # begun by another version, or cut off while it was being made
-    scored = {part: evaluate(made, rows.table, at, part=part) for part, at in splits.parts().items() if part != "train"}
+    for part, at in splits.parts().items():
+        if part != "train" and part not in scored:  # a run that was finished before
+            scored[part] = evaluate(made, rows.table, at, part=part)
     test = scored["test"]
     history = made.metrics["members"]
     kept = [member["kept"]["epoch"] for member in history]
