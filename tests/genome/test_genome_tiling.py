@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agblocks.training.genome.passes import _needed
+from agblocks.training.genome.regions import chosen
 from agblocks.training.genome.tiling import Shape, Span, TilingError, tile
 
 # A model is a list of layers on sets: each position holds the bases it has seen, `None` among them where it saw padding.
@@ -180,3 +182,26 @@ def test_windows_that_do_not_get_on():
     tile(1000, 101, shape)
     with pytest.raises(TilingError, match="takes no window of 100 bases; from there on the shortest is 128"):
         tile(1000, 100, Shape(shape.spans, 128, lambda n: -(-n // 128) * 128))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(200, 1500),
+    st.lists(st.tuples(st.integers(0, 1400), st.integers(1, 90)), min_size=1, max_size=5),
+    st.integers(0, 60),
+    st.sampled_from(["crop", "linear"]),
+)
+def test_the_windows_that_regions_need(length, regions, overlap, blend):
+    """Base by base: a window is needed if it has a say in a bin of some region, and only then."""
+    shape = Shape(lambda n: {"out": Span(4, 0, -(-n // 4), 3, n // 4 - 3)}, 4)
+    tiling = tile(length, 128, shape, overlap)
+    stretches = chosen({"one": length}, None, [("one", s, min(length, s + n)) for s, n in regions if s < length] or
+                       [("one", 0, 1)])["one"]  # fmt: skip
+    wanted = {base // 4 for start, end in stretches for base in range(start, end)}
+    expected = []
+    for number, window in enumerate(tiling.windows):
+        part = window.parts["out"]
+        said = range(part.keep_start, part.keep_end) if blend == "crop" else range(part.start, part.end)
+        if wanted.intersection(said):
+            expected.append(number)
+    assert _needed(tiling, stretches, blend) == expected

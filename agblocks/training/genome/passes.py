@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -149,14 +150,17 @@ class _Put:
 
 
 def _needed(tiling: Tiling, stretches: Sequence[tuple[int, int]], blend: Blend) -> list[int]:
-    """The windows that say something of these stretches."""
+    """The windows that say something of these stretches, which don't touch each other."""
+    ordered = sorted(stretches)
+    ends = [end for _, end in ordered]
     found = []
     for number, window in enumerate(tiling.windows):
         for name, part in window.parts.items():
             bins = tiling.bins[name]
             low, high = (part.keep_start, part.keep_end) if blend == "crop" else (part.start, part.end)
             first, last = bins.first + bins.stride * low, bins.first + bins.stride * high
-            if low < high and any(start < last and first < end for start, end in stretches):
+            at = bisect_right(ends, first)  # the first stretch that ends behind the first base
+            if low < high and at < len(ordered) and ordered[at][0] < last:
                 found.append(number)
                 break
     return found
