@@ -178,6 +178,9 @@ def test_who_started_the_processes(monkeypatch, measured, tmp_path):
         monkeypatch.setenv(name, value)
     assert cluster(Settings(devices=2)) is None  # the job's script itself
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(RunError, match="srun started 4 processes by --ntasks; wanted --ntasks-per-node=2"):
+        cluster(Settings(devices=2, nodes=2))
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     there = cluster(Settings(devices=2, nodes=2))
     assert (there.world_size(), there.global_rank(), there.local_rank(), there.node_rank()) == (4, 3, 1, 1)
     assert not is_first(Settings(devices=2, nodes=2))

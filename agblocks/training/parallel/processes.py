@@ -61,6 +61,8 @@ def cluster(settings: Settings) -> Any:
     if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))) > 1:
         if tasks != settings.processes:
             raise RunError(f"srun started {tasks} processes, {asked} are {settings.processes}: wanted as many")
+        if "SLURM_NTASKS_PER_NODE" not in os.environ:  # Lightning wants it, with other words
+            raise RunError(f"srun started {tasks} processes by --ntasks; wanted --ntasks-per-node={settings.devices}")
         return SLURMEnvironment(auto_requeue=False)
     if TorchElasticEnvironment.detect():
         if (tasks := TorchElasticEnvironment().world_size()) != settings.processes:
