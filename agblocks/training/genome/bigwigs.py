@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,8 @@ def write_bigwig(path: Path, sizes: Mapping[str, int], entries: Iterable[Entry])
     if first is None:
         raise RunError(f"{path}: there is no value to write: no bin lies in what is asked for")
 
-    def all_entries() -> Iterator[Entry]:
-        yield first
-        yield from held
-
     try:
-        pybigtools.open(str(beside), "w").write(dict(sizes), all_entries())
+        pybigtools.open(str(beside), "w").write(dict(sizes), chain([first], held))
         with open(beside, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(beside, path)
