@@ -65,6 +65,13 @@ def test_scale_and_infinite_values(made, tmp_path):
     write_bigwig(tmp_path / "x.bw", {"I": own})
     data = GenomeTracks(Genome(made.fasta), [Track("x", str(tmp_path / "x.bw"), scale=0.5)])
     np.testing.assert_array_equal(data.values(0, "chrI", 10, 20), own[10:20] / 2)
+    windows = Windows(100, ("chrI",), np.array([0]), np.array([30]))
+    own[45] = -2.5
+    write_bigwig(tmp_path / "below.bw", {"I": own})
+    below = GenomeTracks(Genome(made.fasta), [Track("x", str(tmp_path / "below.bw"))])
+    with pytest.raises(DataError, match=r"below.bw: chrI, position 46: -2.5; heads of counts learn values from 0 on"):
+        below.means(windows, np.array([0]))
+    assert below.means(windows, np.array([0]), counts=False)[0] == pytest.approx(np.delete(own[30:130], 15).mean())
     own[7] = np.inf
     write_bigwig(tmp_path / "y.bw", {"I": own})
     data = GenomeTracks(Genome(made.fasta), [Track("y", str(tmp_path / "y.bw"))])

@@ -104,17 +104,24 @@ class GenomeTracks:
         """For each column of a layout the one of the other strand."""
         return swapped(self.tracks[track] for track in layout.tracks)
 
-    def means(self, windows: Windows, rows: Whole) -> NDArray[np.float64]:
+    def means(self, windows: Windows, rows: Whole, *, counts: bool = True) -> NDArray[np.float64]:
         """The mean of each track over the bases of these windows that have more than zero, each base once.
 
         Shapes: -> (tracks,). That is the scale of AlphaGenome's heads, and what others are divided by.
-        Errors: `DataError` naming tracks without a value above zero there.
+        counts: whether the tracks are for heads of counts, which say nothing below zero.
+        Errors: `DataError` naming tracks without a value above zero there; and the first value below, of counts.
         """
         total, seen = np.zeros(len(self.tracks)), np.zeros(len(self.tracks))
         for chromosome, start, stop in merged(windows, rows):
             for begin in range(start, stop, _CHUNK):
                 for track in range(len(self.tracks)):
                     found = self.values(track, chromosome, begin, min(stop, begin + _CHUNK)).astype(np.float64)
+                    if counts and (found < 0).any():
+                        place = begin + int(np.argmax(found < 0))
+                        raise DataError(
+                            f"{self.tracks[track].path}: {chromosome}, position {place + 1:,}: "
+                            f"{found[place - begin]:.6g}; heads of counts learn values from 0 on (is it a logarithm, or a ratio to an input?)"
+                        )
                     above = found > 0
                     total[track] += found[above].sum()
                     seen[track] += above.sum()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..keeper import Keeper
 
 KMER = 4
+COUNTS = ("head.tracks", "head.coverage")  # their losses are of counts
 
 
 def fit_tracks(
@@ -81,7 +82,8 @@ def fit_tracks(
     splits, dropped = separate(windows, source.labels(windows), wiring.sight(resolved, settings.shift))
     if not len(splits.valid) and any(step.latest is None for step in settings.tuning.plateaus):
         raise RunError("unfreeze: a plateau of the validation score needs validation windows, and there are none")
-    wiring = wiring.with_means(data.means(windows, splits.train), settings.standardise)
+    counts = any(resolved.nodes[head].entry.name in COUNTS for head in resolved.heads)
+    wiring = wiring.with_means(data.means(windows, splits.train, counts=counts), settings.standardise)
     work = OnTracks(data, windows, splits, wiring, source, len(dropped), kmer)
     if told is not None:
         told(work.said)
