@@ -22,8 +22,9 @@ class Spread:
     * `seeds`: from how much seeds differ in the mean over folds, as they do where a seed stands for one encoder drawn
       at random, or for one pretrained model, in all folds. 0 with one seed, and where models have nothing random.
 
-    Simulated with ridge on exchangeable features, differences of equal methods leave a 95% interval of this kind in 1
-    to 5 of 100 cases; of rows alone in 7 to 37; of Nadeau and Bengio's t on folds in 1 to 17 (seeds shared by folds).
+    Simulated with ridge on exchangeable features, 95% intervals of this kind leave out zero for equal methods in 1 to 4
+    of 100 cases; of rows alone in 6 to 35; of Nadeau and Bengio's t on folds in 1 to 14 (`python -m benchmarks
+    intervals`).
     """
 
     rows: float
