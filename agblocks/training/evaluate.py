@@ -41,10 +41,11 @@ def evaluate(
     bootstrap: int = BOOTSTRAP,
     seed: int = 0,
     device: str | None = None,
+    predicted: NDArray[np.float64] | None = None,
 ) -> Evaluation:
     """Predict rows (default: all) and score them, each target on all its measured rows at once.
 
-    strands: as `predict`. bootstrap, seed: of the intervals.
+    strands: as `predict`. bootstrap, seed: of the intervals. predicted: what `predict` would give, where it is there.
     Errors: `RunError` if the table lacks a target of the run; `DataError` as `predict`.
     """
     run.check_on_sequences()
@@ -53,7 +54,8 @@ def evaluate(
         if name not in table.target_names:
             raise RunError(f"the run predicts {name!r}, the table has no such target; {near(name, table.target_names)}")
     columns = [table.target_names.index(name) for name in run.target_names]
-    predicted = predict(run, table, index, strands=strands, device=device)
+    if predicted is None:
+        predicted = predict(run, table, index, strands=strands, device=device)
     observed = table.targets[index][:, columns]
     scores = score(predicted, observed, run.target_names, bootstrap=bootstrap, seed=seed)
     return Evaluation(tuple(scores), index, predicted, observed, run.target_names, part)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import Construct, Splits, Table, check_leaks, inserts
 from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
-from .evaluate import evaluate, report
+from .evaluate import Evaluation, evaluate, report
 from .initial import Initial
 from .run import Model, Run
 from .settings import Settings
@@ -130,11 +131,15 @@ class OnSequences(Work):
         for part in ("valid", "test"):
             rows = self.splits.parts()[part]
             if len(rows):
-                made = evaluate(run, self.table, rows, part=part)
+                made = self.evaluated(run, rows, part)
                 scores[part] = [score.to_dict() for score in made.scores]
                 if part == "test":
                     report(made, self.table, folder)
         return scores
+
+    def evaluated(self, run: Run, rows: NDArray[np.int64], part: str) -> Evaluation:
+        """Predictions and scores of one part's rows."""
+        return evaluate(run, self.table, rows, part=part)
 
 
 def _rows_sum(table: Table, splits: Splits) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,11 @@ from ...graph.build import build
 from ...graph.cut import Cut, cut
 from ...graph.model import GraphModel
 from ...graph.resolved import Resolved
-from ...training import RunError, Settings
+from ...training import Evaluation, RunError, Settings, evaluate
 from ...training.fit import OnSequences
 from ...training.frozen import Frozen
 from ...training.groups import groups_of
+from ...training.predict import loader
 from ...training.wiring import Wiring
 from .extract import extract
 from .key import row_keys
@@ -32,7 +33,7 @@ from .variants import Variants
 
 if TYPE_CHECKING:
     from ...training.keeper import Keeper
-    from ...training.run import Model
+    from ...training.run import Model, Run
 
 _AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -46,14 +47,18 @@ class OnFeatures(OnSequences):
     (`usable` says why) everything runs as usual.
     store: see `Store`. variants: shifts and strands that are kept; by default those that the settings need, if that is
         no more than both strands. told: called with what was cut and from where features came, or why nothing was.
+    evaluations: filled with the scored parts, "valid" and "test".
     Use when: heads, their sizes, rates or seeds are tried on one frozen encoder.
     """
 
     def __init__(
-        self, *rows: Any, store: Keeps, variants: Variants | None = None, told: Callable[[str], None] | None = None
-    ):
+        self, *rows: Any, store: Keeps, variants: Variants | None = None, told: Callable[[str], None] | None = None,
+        evaluations: dict[str, Evaluation] | None = None,
+    ):  # fmt: skip
         super().__init__(*rows)
         self.store, self.variants, self.told = store, variants, told or (lambda said: None)
+        self.evaluations: dict[str, Evaluation] = {} if evaluations is None else evaluations
+        self._parts: list[Behind | None] = []
 
     def train(self, model: Model, settings: Settings, checkpoint: Path, logs: Path, progress: bool) -> Keeper:
         variants = self.variants or needed_variants(settings)
@@ -62,7 +67,9 @@ class OnFeatures(OnSequences):
             assert isinstance(model, GraphModel)
             part, reason = behind(model, settings)
             if part is not None:
+                self._parts.append(part)
                 return self._train(model, part, variants, settings, checkpoint, logs, progress)
+        self._parts.append(None)
         self.told(f"features are not kept: {reason}")
         return super().train(model, settings, checkpoint, logs, progress)
 
@@ -77,35 +84,70 @@ class OnFeatures(OnSequences):
         def made() -> tuple[Batches, Fitting]:
             batches = Batches(self.table, self.splits, self.construct, self.wiring, settings, settings.seed)
             try:
-                tracks = self._tracks(model, part, variants, settings)
+                tracks = self._tracks(model, part, variants, settings, (self.splits.train, self.splits.valid))
             except NoRoom as error:
+                self._parts[-1] = None
                 self.told(f"features are not kept: {error}")
                 steps = settings.epochs * len(batches.train)
                 return batches, Fitting(model, self.wiring, settings, steps, settings.seed)
-            for loader in (batches.train, *batches.valid):
-                loader.instead = _Kept(tracks, loader, part.suffix.resolved, self.wiring).inputs
+            for each in (batches.train, *batches.valid):
+                each.instead = _Kept(tracks, each, part.suffix.resolved, self.wiring).inputs
+            frozen, trained = (len(resolved.nodes) for resolved in (part.cut.prefix, part.cut.suffix))
+            self.told(
+                f"cut at {', '.join(part.cut.edges)}: {frozen} frozen nodes run once for each of "
+                f"{len(self.splits.train) + len(self.splits.valid):,} sequences, {trained} train on what they gave"
+            )
             wiring = CutWiring.of(self.wiring, part.cut)
             steps = settings.epochs * len(batches.train)
             return batches, Fitting(part.suffix, wiring, part.settings, steps, settings.seed)
 
         return run_training(made, part.settings, checkpoint, logs, progress)
 
-    def _tracks(self, model: GraphModel, part: Behind, variants: Variants, settings: Settings) -> dict[str, Features]:
-        rows = np.concatenate([self.splits.train, self.splits.valid]).tolist()
-        accelerated = settings.device != "cpu" and torch.accelerator.is_available()
-        device = torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
+    def evaluated(self, run: Run, rows: NDArray[np.int64], part: str) -> Evaluation:
+        made = self._evaluated(run, rows, part) or super().evaluated(run, rows, part)
+        self.evaluations[part] = made
+        return made
+
+    def _evaluated(self, run: Run, rows: NDArray[np.int64], part: str) -> Evaluation | None:
+        """Scores on features; None where a member has none, or trained in another precision than it predicts in."""
+        settings = run.settings
+        if run.settings.precision != "32-true" or len(self._parts) != len(run.models) or None in self._parts:
+            return None
+        variants, both = self.variants or needed_variants(settings), settings.strands == "both"
+        out = np.zeros((len(self.table), len(run.targets)))
+        try:
+            for model, behind_it in zip(run.models, self._parts, strict=True):
+                assert behind_it is not None and isinstance(model, GraphModel)
+                tracks = self._tracks(model, behind_it, variants, settings, (rows,))
+                wiring, suffix = CutWiring.of(self.wiring, behind_it.cut), behind_it.suffix.eval()
+                suffix.to(device := _device(settings))
+                for turned in (False, True) if both else (False,):
+                    shown = (self.table, rows, self.construct, self.wiring, settings)
+                    batches = loader(*shown, turned=turned, measured=False)
+                    batches.instead = _Kept(tracks, batches, suffix.resolved, self.wiring).inputs
+                    with torch.inference_mode():
+                        for batch in batches:
+                            given = {n: x.to(device) for n, x in wiring.inputs(batch["inputs"]).items()}
+                            made = suffix(**given, outputs=list(wiring.heads))
+                            out[batch["index"].numpy()] += wiring.outputs(made)
+                suffix.cpu()
+        except NoRoom:
+            return None
+        predicted = out[rows] / (len(run.models) * (2 if both else 1))
+        return evaluate(run, self.table, rows, part=part, predicted=predicted)
+
+    def _tracks(
+        self, model: GraphModel, part: Behind, variants: Variants, settings: Settings,
+        parts: Sequence[NDArray[np.int64]],
+    ) -> dict[str, Features]:  # fmt: skip
+        rows = np.concatenate(list(parts)).tolist()
         tracks = extract(
-            model.to(device), {edge: Tap(edge, "none") for edge in part.cut.edges},
+            model.to(_device(settings)), {edge: Tap(edge, "none") for edge in part.cut.edges},
             [self.table.sequences[row] for row in rows], self.construct, self.store, variants=variants,
             inputs=dict(self.wiring.constants), ambiguous=settings.ambiguous, dtype=None,
             autocast=_AUTOCAST[settings.precision],
         )  # fmt: skip
         model.cpu()
-        frozen, trained = (len(resolved.nodes) for resolved in (part.cut.prefix, part.cut.suffix))
-        self.told(
-            f"cut at {', '.join(part.cut.edges)}: {frozen} frozen nodes run once for each of {len(rows):,} sequences, "
-            f"{trained} train on what they gave"
-        )
         return tracks
 
 
@@ -157,6 +199,11 @@ class CutWiring(Wiring):
 
     def inputs(self, loaded: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: loaded[name] for name in self.given if name in loaded}
+
+
+def _device(settings: Settings) -> torch.device:
+    accelerated = settings.device != "cpu" and torch.accelerator.is_available()
+    return (torch.accelerator.current_accelerator() if accelerated else None) or torch.device("cpu")
 
 
 class _Kept:
