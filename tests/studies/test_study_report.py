@@ -11,7 +11,9 @@ import polars
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from study_helpers import PROBES
 
+from agblocks.studies import load_study, plan, run_study
 from agblocks.studies.report import write
 from agblocks.studies.report.groups import grouped
 from agblocks.studies.report.heat import colour_of
@@ -338,3 +340,24 @@ def test_numbers_on_colours_can_be_read():
         assert contrast >= 4.5, value
     ends = [light(colour_of(v)[0]) for v in np.linspace(0, 1, 30)]
     assert all(a < b for a, b in itertools.pairwise(ends))
+
+
+def test_a_real_miniature_study(tmp_path):
+    """Probes that were really run, kept and scored: read, averaged, compared and shown."""
+    planned = plan(load_study(PROBES))
+    assert run_study(planned, tmp_path / "out", costs=False).ok
+    page = Page(write(tmp_path / "out", tmp_path / "report").read_text())
+    assert page.headings[:3] == ["probes", "What the data say", "Transfer curves"]
+    flat = polars.read_parquet(tmp_path / "report" / "cells.parquet")
+    assert set(flat["state"]) == {"done"} and set(flat["cell"]) == set(planned.cells)
+    kmer = flat.filter(polars.col("control") == "kmer")
+    assert set(kmer["fold"]) == {"0", "3"} and len(kmer) == 2 and kmer["tap"].null_count() == 2
+    own = flat.filter(polars.col("control").is_null())
+    assert sorted(zip(own["tap"], own["pool"], own["fold"], strict=True)) == sorted(
+        itertools.product(("encoder.stage1", "encoder.stage3"), ("mean", "peak"), ("0", "3"))
+    )
+    head, *rows = page.rows["points"]
+    assert len(rows) == 5 and all(row[head.index("interval")] for row in rows)
+    frame = polars.read_csv(tmp_path / "report" / "comparisons.csv")
+    assert sorted(frame["against"]) == ["kmer"] * 4 + ["reference"] * 3
+    assert all(name in flat["command"][i] for i, name in enumerate(flat["cell"]))
