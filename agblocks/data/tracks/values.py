@@ -118,9 +118,10 @@ class GenomeTracks:
                     found = self.values(track, chromosome, begin, min(stop, begin + _CHUNK)).astype(np.float64)
                     if counts and (found < 0).any():
                         place = begin + int(np.argmax(found < 0))
+                        where = f"{self.tracks[track].path}: {chromosome}, position {place + 1:,}"
                         raise DataError(
-                            f"{self.tracks[track].path}: {chromosome}, position {place + 1:,}: "
-                            f"{found[place - begin]:.6g}; heads of counts learn values from 0 on (is it a logarithm, or a ratio to an input?)"
+                            f"{where}: {found[place - begin]:.6g}; heads of counts learn values from 0 on (is it a "
+                            "logarithm, or a ratio to an input?)"
                         )
                     above = found > 0
                     total[track] += found[above].sum()
