@@ -52,7 +52,7 @@ class Field:
 @lru_cache(maxsize=1024)
 def parse_chain(chain: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Read a chain into (word, argument expressions). Raises ValueError with the part that is not one."""
-    found = []
+    found: list[tuple[str, tuple[str, ...]]] = []
     rest = chain.strip()
     while rest:
         match = re.match(r"(\w+)\(", rest)
