@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +15,7 @@ from ..graph.source import Tree
 from . import models
 from .cell import Cell
 from .errors import StudyError
+from .form import DEFAULTS
 from .likeness import Likeness, likeness
 from .making import Maker, under
 from .study import Option, Study
@@ -76,6 +77,7 @@ def plan(study: Study) -> Plan:
             cell = maker.cell(plain)
         except AgblocksError as error:
             wrong.note(error, values, labels, control)
+            _look_on(maker, plain, lambda other: wrong.note(other, values, labels, control))
             return None
         cells.setdefault(cell.id, cell)
         return cell
@@ -108,6 +110,14 @@ def plan(study: Study) -> Plan:
         for need in one.needs:
             _before(maker.trained[need], maker.trained, ordered)
     return Plan(study, ordered, tuple(_once(entries)), axes, asked)
+
+
+def _look_on(maker: Maker, values: Mapping[str, Any], found: Callable[[AgblocksError], None]) -> None:
+    """What else is wrong with a cell that cannot be made: its settings hang on nothing else."""
+    try:
+        maker.settings({**DEFAULTS, **{path: value for path, value in values.items() if value is not None}})
+    except AgblocksError as error:
+        found(error)
 
 
 def _before(cell: Cell, trained: Mapping[str, Cell], ordered: dict[str, Cell]) -> None:

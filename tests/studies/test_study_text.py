@@ -89,6 +89,13 @@ def test_transfer_and_training(override, said):
     assert said in str(caught.value)
 
 
+def test_what_cannot_work_comes_at_once_too():
+    with pytest.raises(StudyError) as caught:
+        planned(TRANSFER, "cell.training.epochs=0", "vary.tap=[encoder.stage8]", "reference={control: full, way: prob}")
+    said = str(caught.value)
+    assert "epochs is 0" in said and "encoder.stage8" in said and "axis 'way' has no option 'prob'" in said
+
+
 def test_two_axes_that_set_the_same():
     text = PROBES.replace("  fold:", "  way: {a: {head.pool: sum}, b: {}}\n  fold:")
     with pytest.raises(StudyError, match="axes 'pool' and 'way' both set 'head.pool'"):
