@@ -21,7 +21,8 @@ from .ridge import Ridge, RidgeProbe, fit_ridge, fit_ridge_features
 from .run import Run, load_run, save_run
 from .settings import Settings
 from .sources import Source, read_data
-from .transfer import Transfer, TransferError
+from .transfer import Transfer
+from .transfer_fields import TransferError
 from .tune import Tune
 from .unfreeze import Unfreeze
 from .wiring import Target, Wiring, wire

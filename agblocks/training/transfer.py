@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from ..errors import AgblocksError, near, shown
-from ..graph.adapter_spec import AdapterSpec, as_spec
+from ..errors import near, shown
+from ..graph.adapter_spec import AdapterSpec
+from ..graph.model import GraphModel
 from ..graph.resolved import Resolved
 from .choose import chosen
 from .errors import RunError
 from .groups import factors_of
 from .loads import Load, as_loads
 from .plan import Plan
-from .rates import Rates, as_rates, rates_text
+from .rates import Rates, rates_text
 from .settings import Settings
-from .terms import FULL, NOT, Terms, as_terms
-from .unfreeze import Unfreeze, as_steps
-
-Where = tuple[str | int, ...]
-
-
-class TransferError(RunError):
-    """Everything that is wrong with a transfer. `wrong` holds (path, message) of each, the path below the section."""
-
-    def __init__(self, wrong: Sequence[tuple[Where, str]]):
-        self.wrong = tuple(wrong)
-        super().__init__("; ".join(f"{at(path)}: {message}" for path, message in self.wrong))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.wrong,)
-
-
-def at(path: Where, section: str = "transfer") -> str:
-    """`transfer.unfreeze[1].plateau`."""
-    return section + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+from .terms import FULL, NOT, Terms
+from .transfer_fields import READ, TransferError, Where, Wrong, told
+from .unfreeze import Unfreeze
 
 
 @dataclass(frozen=True)
@@ -71,7 +55,7 @@ class Transfer:
 
     def __post_init__(self) -> None:
         wrong: list[tuple[Where, str]] = []
-        for name, read in _READ.items():
+        for name, read in READ.items():
             value = getattr(self, name)
             object.__setattr__(self, name, read(name, value, wrong))
         if self.tune and self.freeze:
@@ -131,7 +115,7 @@ class Transfer:
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     def check(self, recipe: Resolved) -> None:
-        """Whether every term names something of a recipe's model, none of which is allocated.
+        """Whether every term names something of a recipe's model, none of which is allocated, and each step more.
 
         Errors: `TransferError` with all that do not, and names that are near.
         """
@@ -147,11 +131,25 @@ class Transfer:
         terms += [(("rates", "+".join(named)), term) for named, _ in self.rates for term in named]
         wrong: Wrong = []
         for path, term in terms:
-            _told(path, wrong, partial(chosen, model, [term], ""), None)
+            told(path, wrong, partial(chosen, model, [term], ""), None)
         if not wrong:
-            _told(("rates",), wrong, partial(factors_of, model, self.rates), None)
+            told(("rates",), wrong, partial(factors_of, model, self.rates), None)
+            self._check_order(model, wrong, bool(recipe.adapters if self.adapters is None else self.adapters))
         if wrong:
             raise TransferError(wrong)
+
+    def _check_order(self, model: GraphModel, wrong: Wrong, adapted: bool) -> None:
+        """Whether each step adds something, and anything trains at all."""
+        if not self.what:
+            return
+        trains = set(map(id, chosen(model, self.what)))
+        for i, step in enumerate(self.unfreeze):
+            new = set(map(id, chosen(model, step.train)))
+            if new <= trains:
+                wrong.append((("unfreeze", i), f"{step}: all of it trains before that"))
+            trains |= new
+        if not trains and not adapted:
+            wrong.append((("freeze" if self.freeze else "tune",), "nothing trains: every parameter is frozen"))
 
     def record(self, plan: Plan) -> dict[str, Any]:
         """What is stored of it with a run, under `transfer`, with the digest of what it comes to; or nothing."""
@@ -195,72 +193,3 @@ def said_once(
             raise RunError("weights_into names nodes, but there are no weights beside it; in transfer say into: there")
         loads = tuple(replace(load, into=(into,) if isinstance(into, str) else tuple(into)) for load in loads)
     return transfer.settings(settings), loads or transfer.weights, transfer.adapters if adapters is None else adapters
-
-
-# Reading each field, with everything that is wrong told apart by its path
-
-Wrong = list[tuple[Where, str]]
-
-
-def _told(path: Where, wrong: Wrong, read: Callable[[], Any], otherwise: Any) -> Any:
-    try:
-        return read()
-    except AgblocksError as error:
-        message = str(error).lstrip()
-        for name in (*(field.name for field in fields(Transfer)), path[-1]):
-            message = message.removeprefix(f"{name}: ")
-        wrong.append((path, message))
-        return otherwise
-
-
-def _entries(name: str, value: Any, wrong: Wrong, read: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """Each entry of a list by itself, so that all that are wrong are told."""
-    if not isinstance(value, (list, tuple)):
-        return ()
-    return tuple(_told((name, i), wrong, partial(read, entry), None) for i, entry in enumerate(value))
-
-
-def _terms(name: str, value: Any, wrong: Wrong) -> Terms:
-    before = len(wrong)
-    if value is None or value == () or value == []:
-        return ()
-    _entries(name, value, wrong, lambda term: as_terms([term], name))
-    return () if len(wrong) > before else _told((name,), wrong, lambda: as_terms(value, name), ())
-
-
-def _weights(name: str, value: Any, wrong: Wrong) -> tuple[Load, ...]:
-    before = len(wrong)
-    _entries(name, value, wrong, lambda entry: as_loads([entry]))
-    return () if len(wrong) > before else _told((name,), wrong, lambda: as_loads(value), ())
-
-
-def _steps(name: str, value: Any, wrong: Wrong) -> tuple[Unfreeze, ...]:
-    before = len(wrong)
-    if isinstance(value, (Unfreeze, Mapping)):
-        value = [value]
-    _entries(name, value, wrong, lambda entry: as_steps([entry]))
-    return () if len(wrong) > before else _told((name,), wrong, lambda: as_steps(value), ())
-
-
-def _rates(name: str, value: Any, wrong: Wrong) -> Rates:
-    before = len(wrong)
-    for key, factor in value.items() if isinstance(value, Mapping) else ():
-        _told((name, str(key)), wrong, partial(as_rates, [(key, factor)]), ())
-    return () if len(wrong) > before else _told((name,), wrong, lambda: as_rates(value), ())
-
-
-def _adapters(name: str, value: Any, wrong: Wrong) -> tuple[AdapterSpec, ...] | None:
-    if value is None:
-        return None
-    if isinstance(value, (str, Mapping, AdapterSpec)):
-        value = [value]
-    if not isinstance(value, (list, tuple)):
-        wrong.append(((name,), f"{shown(value)}; wanted a list of adapters, like [{{adapter: lora, role: attn.q}}]"))
-        return None
-    return _entries(name, value, wrong, as_spec)
-
-
-_READ: dict[str, Callable[[str, Any, Wrong], Any]] = {
-    "weights": _weights, "reinit": _terms, "tune": _terms, "freeze": _terms, "unfreeze": _steps, "rates": _rates,
-    "adapters": _adapters,
-}  # fmt: skip

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import Mark, Problem, RecipeError
 from ..graph.resolved import Resolved
 from ..graph.source import Tree, read_file
-from .transfer import Transfer, TransferError, Where, at
+from .transfer import Transfer
+from .transfer_fields import TransferError, Where, at
 
 SECTION = "transfer"
 

@@ -192,6 +192,12 @@ def test_names_are_checked_without_memory():
     said = str(raised.value)
     for near in ("did you mean tower.layer", "did you mean head", "did you mean tower", "did you mean encoder"):
         assert near in said
+    with pytest.raises(TransferError, match=r"transfer.unfreeze\[1\]: 3=early: all of it trains before that"):
+        Transfer(tune="head", unfreeze="1=tower,3=early").check(recipe)
+    with pytest.raises(TransferError, match="transfer.freeze: nothing trains"):
+        Transfer(freeze="full").check(recipe)
+    Transfer(freeze="full", adapters="lora:rank=2").check(recipe)
+    Transfer(freeze="full", unfreeze="1=head").check(recipe)
     with pytest.raises(TransferError, match=r"transfer.rates: .*tower.layer1=1.*tower.layer1.\*\*=2.* both name"):
         Transfer(rates={"tower.layer1": 1, "tower.layer1.**": 2}).check(recipe)
 
