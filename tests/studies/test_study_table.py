@@ -190,3 +190,21 @@ def test_numbers_without_a_result_are_null_not_nan(study):
     for name, kind in zip(flat.columns, flat.dtypes, strict=True):
         if kind == polars.Float64:
             assert not np.isnan(flat[name].drop_nulls().to_numpy()).any(), name
+
+
+@pytest.mark.parametrize(
+    ("layout", "x", "line", "panel"),
+    [
+        ({}, "encoder", "way", ("data", "tap")),
+        ({"x": "tap"}, "tap", "way", ("data", "encoder")),
+        ({"x": "tap", "line": None, "panel": ["data", "encoder", "way"]}, "tap", "way", ("data", "encoder")),
+        ({"x": "tap", "line": "encoder", "panel": "data"}, "tap", "encoder", ("data", "way")),
+        ({"x": None, "panel": ["data", "encoder", "tap", "way"]}, "encoder", "way", ("data", "tap")),
+    ],
+)
+def test_every_axis_has_a_place_in_the_figures(study, layout, x, line, panel):
+    out, _ = study
+    plan = json.loads((out / "plan.json").read_text())
+    (out / "plan.json").write_text(json.dumps({**plan, "report": layout}))
+    found = grouped(read(out))
+    assert (found.x, found.line, found.panel, found.over) == (x, line, panel, ("fold", "seed"))

@@ -101,10 +101,14 @@ def grouped(results: Results) -> Grouped:
         kept[control, same] = (shared, cells)
     groups = tuple(Group(i, labels, key[0], cells) for i, (key, (labels, cells)) in enumerate(kept.items()))
     free = [axis for axis in axes if axis not in over]
-    x = plan.report.x or next((a for a in free if a not in (plan.report.line, *plan.report.panel)), None)
-    line = plan.report.line
-    rest = tuple(a for a in free if a not in (x, line, *plan.report.panel))
-    return Grouped(results, groups, x, line, (*plan.report.panel, *rest), over)
+    # What a study leaves open: the first axis along x, the last one as lines; what the data are stays a panel.
+    layout = plan.report
+    left = [a for a in free if a not in (layout.x, layout.line, "data")]
+    x = layout.x or next((a for a in left if a not in layout.panel), left[0] if left else None)
+    line = layout.line or next((a for a in reversed(left) if a != x), None)
+    rest = tuple(a for a in free if a not in (x, line, *layout.panel))
+    panel = tuple(a for a in layout.panel if a not in (x, line))
+    return Grouped(results, groups, x, line, (*panel, *rest), over)
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

@@ -35,9 +35,9 @@ def missing(results: Results) -> Markup | None:
     if lost:
         said = f"{sum(costless[key] for key in lost):,} cells have no cost: {len(lost)} measurements are not in costs/."
         parts += [tag("h3", "Costs not measured"), tag("p", said)]
-    if results.strangers:
-        parts.append(tag("p", f"{results.strangers:,} more cells lie in this folder that the plan does not name (of an "
-                         "earlier form of the study, say); they are not shown.", class_="quiet"))  # fmt: skip
+    if parts and results.strangers:
+        parts.append(tag("p", f"{results.strangers:,} more cells lie in this folder that no place of the plan shows: "
+                         "what was trained first, or cells of an earlier form of the study.", class_="quiet"))  # fmt: skip
     return join(parts) if parts else None
 
 
