@@ -36,8 +36,11 @@ def missing(results: Results) -> Markup | None:
         said = f"{sum(costless[key] for key in lost):,} cells have no cost: {len(lost)} measurements are not in costs/."
         parts += [tag("h3", "Costs not measured"), tag("p", said)]
     if parts and results.strangers:
-        parts.append(tag("p", f"{results.strangers:,} more cells lie in this folder that no place of the plan shows: "
-                         "what was trained first, or cells of an earlier form of the study.", class_="quiet"))  # fmt: skip
+        said = (
+            f"{results.strangers:,} more cells lie in this folder that no place of the plan shows: what was trained "
+            "first, or cells of an earlier form of the study."
+        )
+        parts.append(tag("p", said, class_="quiet"))
     return join(parts) if parts else None
 
 
