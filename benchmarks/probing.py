@@ -112,7 +112,7 @@ def training(repeats: int = 1, rows: int = 1000, epochs: int = 5) -> None:
         for name, ours in (("features made first", fresh), ("features there", lambda: run(Store(kept)))):
             mine, theirs, ratio = pair(ours, lambda: run(None), repeats, 0, timer=cpu)
             print(
-                f"{what}, scores and figures included: {name}: {mine}; plainly: {theirs}; ratio {ratio.values[0]:.3f}"
+                f"{what}, all that `fit` does: {name}: {mine}; plainly: {theirs}; ratio {ratio.values[0]:.3f}"
             )
 
 
