@@ -111,9 +111,7 @@ def training(repeats: int = 1, rows: int = 1000, epochs: int = 5) -> None:
         run(Store(kept))
         for name, ours in (("features made first", fresh), ("features there", lambda: run(Store(kept)))):
             mine, theirs, ratio = pair(ours, lambda: run(None), repeats, 0, timer=cpu)
-            print(
-                f"{what}, all that `fit` does: {name}: {mine}; plainly: {theirs}; ratio {ratio.values[0]:.3f}"
-            )
+            print(f"{what}, all that `fit` does: {name}: {mine}; plainly: {theirs}; ratio {ratio.values[0]:.3f}")
 
 
 def cpu() -> float:
