@@ -9,7 +9,8 @@ from typing import Any
 import polars
 
 from ..training.metrics import METRICS
-from .results import Cell, Cost, Entry, Results, Scored
+from .results import Cell, Results
+from .written import Cost, Entry, Scored
 
 COUNTS = ("rows_train", "rows_valid", "rows_test")
 COSTS = ("macs_per_base", "latency_1_ms", "latency_32_ms", "peak_mb")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..results import Result, Results, expand
+from ..results import Results, expand
+from ..written import Result
 
 Unit = tuple[str, ...]
 _CONTROLS = {"random": "random encoder", "kmer": "k-mer ridge", "full": "whole model fine-tuned"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..results import Similarity
+from ..written import Similarity
 from .html import Markup, number, tag
 
 # Points of viridis (matplotlib's), from low to high.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ...training.metrics import pearson
-from ..results import Result, Scored
 from ..statistics import Unit, UnitsError
+from ..written import Result, Scored
 from .groups import Group, Grouped
 
 _CLOSE = 1e-3

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...training.write import write_whole
-from ..results import Similarity
+from ..written import Similarity
 from .curve_drawing import METRICS, y_limits
 from .curves import Curves, Panel
 from .heat import colour_of
