@@ -137,8 +137,11 @@ def test_without_ray(monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_address_where_nobody_answers(tmp_path):
-    """In a process of its own: ray is connected in this one."""
+@pytest.mark.parametrize(
+    ("address", "wanted"), [("auto", "did ('a',)"), ("127.0.0.1:1", "said: --address 127.0.0.1:1: ")]
+)
+def test_addresses(cluster, tmp_path, address, wanted):
+    """That of the cluster that runs here, and one where nobody answers; from another process, as this one is connected."""
     import subprocess
 
     program = (
@@ -146,13 +149,12 @@ def test_an_address_where_nobody_answers(tmp_path):
         "from agblocks.studies.engines import engine_named\n"
         "from ray_helpers import task, work\n"
         "from agblocks.studies.errors import WorkError\n"
-        "try: engine_named('ray', sys.argv[3]).run(sys.argv[1], [task('a')], work, print)\n"
+        "try: engine_named('ray', sys.argv[3]).run(sys.argv[1], [task('a')], work, lambda o: print('did', o.done))\n"
         "except WorkError as error: print('said:', error)\n"
     )
-    for address in ("auto", "127.0.0.1:1"):
-        command = [sys.executable, "-c", program, str(tmp_path), os.path.dirname(__file__), address]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert f"said: --address {address}: " in said.stdout, said.stdout + said.stderr
+    command = [sys.executable, "-c", program, str(tmp_path), os.path.dirname(__file__), address]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert wanted in said.stdout, said.stdout + said.stderr
 
 
 @pytest.mark.slow
@@ -200,3 +202,10 @@ def test_the_same_study_gives_the_same_table(cluster, tmp_path):
 
 
 MEASURED = ("seconds", "peak_mb", "run_peak_mb", "latency_1_ms", "latency_32_ms", "command", "host")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_where_nobody_answers(address):
+    """Said at once: Ray itself would try for minutes."""
+    with pytest.raises((OSError, ValueError)):
+        Ray(address)._connect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,6 +94,8 @@ class Ray:
         options: dict[str, Any] = {"address": self.address}
         if not self.address:
             options = {"address": "local", "include_dashboard": False, "num_cpus": self.cpus or os.cpu_count()}
+        elif self.address != "auto":
+            _call(self.address)
         self._ray.init(**options, logging_level=logging.ERROR, log_to_driver=False)
 
     def _check_room(self, tasks: Sequence[Task]) -> None:
@@ -132,6 +135,15 @@ class Ray:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             reason = f"its worker died {RETRIES + 1} times, out of memory perhaps ({type(error).__name__}: {said})"
             return Outcome(task.id, done, {cell: reason for cell in task.ids if cell not in done})
+
+
+def _call(address: str) -> None:
+    """Whether anybody listens there, which Ray would take many minutes to find out. Errors: `OSError`, `ValueError`."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("not an address")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+        pass
 
 
 def _done_there(work: bytes, where: str, path: Sequence[str], environment: Mapping[str, str], threads: int) -> Outcome:
