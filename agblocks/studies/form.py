@@ -23,6 +23,7 @@ HEAD = "head.scalar"
 # Said elsewhere in a cell: the seed is the cell's own, what trains stands in `transfer`.
 _NOT_TRAINING = ("seed", "tune", "unfreeze", "reinit", "rates")
 TRANSFER = tuple(f.name for f in fields(Transfer))
+EACH, OF_EACH = "each", ("recipe", "seed", "fold")  # a pretrained model for each of the cells that start from it
 DEFAULTS: dict[str, Any] = {"fit": "gradient", "rows": "all", "seed": 0, "kmer": 6}
 
 

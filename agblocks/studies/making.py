@@ -23,7 +23,7 @@ from .cell import FORM, Cell, digest
 from .costing import cost_name
 from .errors import WorkError
 from .features.pool import check_pool
-from .form import DEFAULTS
+from .form import DEFAULTS, EACH, OF_EACH
 from .rows import Rows, described, parts, read_rows
 from .starting import Start, redrawing, started, tuning
 from .study import Study
@@ -133,8 +133,10 @@ class Maker:
         own: dict[str, Any] = {path: tree.plain() for path, tree in self.study.pretrain[name].items()}
         if set(own) <= {"transfer.weights"}:
             return None
-        for path in ("seed", "fold"):
-            if own.get(path) == "each":
+        if own.get("recipe") == EACH:
+            own = {**{path: value for path, value in values.items() if path.startswith("set.")}, **own}
+        for path in OF_EACH:
+            if own.get(path) == EACH:
                 own[path] = values.get(path, DEFAULTS.get(path))
         key = digest([name, own])
         if key not in self._pretrained:

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import Mark, near, shown
 from ..graph.schema import Findings
 from ..graph.source import Tree
-from .form import PATHS, clash, entries, wrong_path, wrong_value
+from .form import EACH, OF_EACH, PATHS, clash, entries, wrong_path, wrong_value
 from .study import CONTROLS, Axis, Option, Study, Values, label_of
 
 VERSION = 1
@@ -23,7 +23,6 @@ DATA_KEYS = (
 REPORT_KEYS = ("x", "line", "panel", "over")
 RESOURCES = ("cpus", "gpus", "memory")
 KEEP = ("weights",)
-EACH = "each"  # a pretrained model for each fold or seed of the cells that start from it
 
 
 def read_study(tree: Tree, name: str, file: Path | None, findings: Findings) -> Study:
@@ -112,7 +111,7 @@ def _values(tree: Tree, path: str, findings: Findings, pretrain: bool = False) -
 
 def _wrong(name: str, value: Tree, pretrain: bool) -> str | None:
     plain = value.plain()
-    if pretrain and name in ("seed", "fold") and plain == EACH:
+    if pretrain and name in OF_EACH and plain == EACH:
         return None
     return wrong_value(name, plain)
 
@@ -254,4 +253,4 @@ def _mapping(tree: Tree, path: str, keys: tuple[str, ...], findings: Findings) -
     return {key: child for key, child in tree.value.items() if key in keys}
 
 
-__all__ = ["DATA_KEYS", "EACH", "PATHS", "STUDY_KEYS", "read_study"]
+__all__ = ["DATA_KEYS", "PATHS", "STUDY_KEYS", "read_study"]

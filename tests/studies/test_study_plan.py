@@ -149,3 +149,26 @@ def test_permuted_targets_stay_in_their_fold():
     for name in set(plain.fold.tolist()):
         own = plain.fold == name
         assert sorted(plain.targets[own].ravel().tolist()) == sorted(dealt.targets[own].ravel().tolist())
+
+
+def test_a_model_for_each_recipe_of_the_cells_that_start_from_it():
+    """`recipe: each` is the cell's recipe with its overrides; the two encoders have a model of their own."""
+    both = """
+study: 1
+name: both
+data: {here: {simulate: {n: 60, length: 60, folds: 3}}, there: {simulate: {n: 60, length: 60, folds: 3, seed: 1}}}
+pretrain: {base: {recipe: each, data: there, fold: "2", training: {epochs: 1}}}
+cell: {data: here, fit: ridge, tap: encoder, fold: "0", transfer.weights: base}
+vary:
+  encoder:
+    narrow: {recipe: tiny}
+    wide: {recipe: tiny, set.encoder.growth: 16}
+    legnet: {recipe: study_legnet}
+"""
+    made = plan(load_study(both))
+    first = [made.cells[need] for entry in made.entries for need in made.cells[entry.cell].needs]
+    assert len({cell.id for cell in first}) == 3
+    alone = both.replace("recipe: each", "recipe: tiny, set.encoder.growth: 16").replace("    narrow: {recipe: tiny}\n", "")
+    alone = alone.replace("    legnet: {recipe: study_legnet}\n", "")
+    [wide] = [cell for cell in plan(load_study(alone)).cells.values() if not cell.needs]
+    assert wide.id == first[1].id
