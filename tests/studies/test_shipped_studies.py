@@ -15,13 +15,15 @@ SIMULATED = (
     "data.human={simulate: {n: 60, length: 48, folds: 10}}",
     "data.fly={simulate: {n: 60, length: 48, folds: 10, seed: 1}}",
 )
+YEAST = "data.yeast={simulate: {n: 60, length: 48, folds: 10, seed: 2}}"
 
 
 def in_small(name, *more):
     """A shipped study on simulated rows, with one fold, one seed and one epoch."""
     models = load_study(name).pretrain
     shorter = [f"pretrain.{model}.training.epochs=1" for model in models]
-    return plan(load_study(name, *SIMULATED, "vary.fold=['0']", "vary.seed=[0]", *shorter, *more))
+    rows = (*SIMULATED, YEAST) if "yeast" in load_study(name).data else SIMULATED
+    return plan(load_study(name, *rows, "vary.fold=['0']", "vary.seed=[0]", *shorter, *more))
 
 
 def test_there_are_seven():
@@ -33,7 +35,7 @@ def test_there_are_seven():
 # Places of the grid with one fold and one seed, and cells, those that train first models among them.
 SIZES = {
     "adapters": (6, 15), "data_size": (16, 21), "freeze_depth": (8, 18), "head_sweep": (20, 42), "reinit_from": (8, 10),
-    "stage_transfer": (54, 118), "unfreeze_schedule": (8, 18),
+    "stage_transfer": (162, 273), "unfreeze_schedule": (8, 18),
 }  # fmt: skip
 
 
@@ -53,7 +55,7 @@ PARTS = {
     "freeze_depth": [["frozen=stages 1-3"]],
     "head_sweep": [["change=positions side by side"], ["change=cosine schedule"]],
     "reinit_from": [["anew=from stage 4"]],
-    "stage_transfer": [["encoder=legnet", "tap=encoder.stage2"]],
+    "stage_transfer": [["encoder=legnet", "from=fly", "to=human", "tap=encoder.stage3"]],
     "unfreeze_schedule": [["schedule=at a plateau"], ["schedule=after 1 epoch"]],
 }
 MORE = {"data_size": ["vary.rows=[0.5, all]"], "stage_transfer": ["similarity=null"]}
