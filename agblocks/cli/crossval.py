@@ -77,7 +77,7 @@ def crossval(
         recipe, table, out, settings, overrides=overrides or (), construct=around, heads=heads,
         inputs=inputs_of(input), transfer=given, weights=weights or None, weights_into=weights_into or None,
         adapters=specs, id_suffix=source.id_suffix, only=listed(only) or None, kmer=kmer, overwrite=overwrite,
-        progress=True, told=told,
+        progress=True, told=told, planned=print,
     )  # fmt: skip
     for row in made.summary():
         spread = f" (sd {row['sd']:.3f})" if row["sd"] is not None else ""

@@ -38,7 +38,7 @@ class Loader(Epochs):
     impossible settings.
     instead: where it is set, it makes a batch's inputs in place of `inputs`, of the same arguments (kept features).
     Costs: one byte a base in memory; no worker processes, one-hot is made a batch at a time.
-    Use when: feeding a model; one process, one device. It does not shard by rank.
+    Use when: feeding a model. Of several processes each gets its rows of every batch by `share` (see `Epochs`).
     """
 
     instead: Callable[[Codes, NDArray[np.bool_]], dict[str, Tensor]] | None = None

@@ -96,6 +96,7 @@ def crossval(
     overwrite: bool = False,
     progress: bool = False,
     told: Callable[[Fold], None] | None = None,
+    planned: Callable[[str], None] | None = None,
 ) -> CrossValidation:
     """Each fold in turn is held out for test, the next one for validation, the rest trains.
 
@@ -103,7 +104,8 @@ def crossval(
     Ridge on `kmer`-mers (0: none) sees the same training rows and chooses its alpha on the same validation rows.
     transfer, weights, weights_into: where every fold's training starts (see `fit`); weights must not have seen the test
         rows. adapters: as `fit` takes them.
-    only: these test folds instead of all. told: called with each fold's scores as they come.
+    only: these test folds instead of all. told: called with each fold's scores as they come. planned: called before
+        the first fold trains with what `fit` tells, which holds for all of them.
     Writes crossval.json, crossval.tsv and crossval.png.
     Errors: as `fit`; `RunError` without folds.
     """
@@ -127,6 +129,7 @@ def crossval(
             recipe, table, splits, folder / f"fold-{name}", settings, overrides=overrides, construct=construct,
             heads=heads, inputs=inputs, transfer=transfer, weights=weights, weights_into=weights_into,
             adapters=adapters, id_suffix=id_suffix, resume=not overwrite, overwrite=overwrite, progress=progress,
+            told=None if folds else planned,
         )  # fmt: skip
         made = evaluate(run, table, splits.test)
         predicted = {MODEL: made.predicted}

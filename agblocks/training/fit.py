@@ -90,11 +90,10 @@ def fit(
     folder = Path(out)
     if not len(splits.train):
         raise RunError("there are no training rows")
-    if not len(splits.valid) and any(step.latest is None for step in settings.tuning.plateaus):
-        raise RunError("unfreeze: a plateau of the validation score needs validation rows, and there are none")
     used = np.concatenate([splits.train, splits.valid, splits.test])
     wiring = wire(resolved, table.target_names, heads, inputs)
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
+    _check_plateaus(settings, table, splits.valid, wiring)
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     check_fits(resolved, wiring, table, used, construct)
     made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
@@ -140,6 +139,22 @@ class OnSequences(Work):
     def evaluated(self, run: Run, rows: NDArray[np.int64], part: str) -> Evaluation:
         """Predictions and scores of one part's rows."""
         return evaluate(run, self.table, rows, part=part)
+
+
+def _check_plateaus(settings: Settings, table: Table, rows: NDArray[np.int64], wiring: Wiring) -> None:
+    """Whether validation rows have a score that can stop improving. Errors: `RunError`."""
+    if all(step.latest is not None for step in settings.tuning.plateaus):
+        return
+    if not len(rows):
+        raise RunError("unfreeze: a plateau of the validation score needs validation rows, and there are none")
+    for name in [name for names in wiring.heads.values() for name in names] if settings.monitor == "pearson" else ():
+        values = table.targets[rows, table.target_names.index(name)]
+        values = values[np.isfinite(values)]
+        if len(values) < 3 or values.min() == values.max():
+            raise RunError(
+                f"unfreeze: a plateau of the correlation with {name!r}, which the validation rows don't have "
+                f"({len(values)} measured, {len(np.unique(values))} different); say monitor loss, or plateau:5:20=what"
+            )
 
 
 def _rows_sum(table: Table, splits: Splits) -> str:

@@ -66,8 +66,10 @@ class Initial:
 
     def _note(self, model: GraphModel, names: Sequence[str]) -> None:
         self.origins = dict.fromkeys(model.state_dict(), DRAWN)
-        for load, report in zip(self.loads, self.reports, strict=True):
-            self.origins.update(dict.fromkeys(report.loaded, load.name))
+        called = [load.name for load in self.loads]
+        for load, name, report in zip(self.loads, called, self.reports, strict=True):
+            odd = name in ("", DRAWN, REDRAWN) or called.count(name) > 1
+            self.origins.update(dict.fromkeys(report.loaded, load.place if odd else name))
         self.origins.update({name: REDRAWN for name in names if self.origins[name] != DRAWN})
 
     def _load(self, model: GraphModel, load: Load) -> Report:

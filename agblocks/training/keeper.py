@@ -84,8 +84,8 @@ class Keeper(Checkpoint):
 
     def _better(self, stage: Stage) -> bool:
         """Whether the last epoch is to be kept; while no score is finite, and without validation rows, it always is."""
-        if self.settings.keep == "last" and stage.last:
-            return True
+        if self.settings.keep == "last" and (stage.last or self.done):
+            return True  # `done` in a stage before: no plateau came, and this is the last of all epochs
         best = self.scores[self.best_epoch - 1] if self.best_epoch else math.nan
         return not math.isfinite(best) or self.scores[-1] > best
 

@@ -44,6 +44,13 @@ class Load:
             return "a state dict"
         return Path(self.source).name if Path(self.source).exists() else self.source
 
+    @property
+    def place(self) -> str:
+        """What it is called where that is not enough: its whole path."""
+        if isinstance(self.source, str) and Path(self.source).exists():
+            return str(Path(self.source).resolve())
+        return self.name
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON. Errors: `RunError` for a state dict, which has no place there."""
         if not isinstance(self.source, str):

@@ -23,6 +23,8 @@ def as_rates(said: str | Mapping[str, Any] | Iterable[Any]) -> Rates:
         parts = [_parsed(part) for part in said.split(",") if said]
     else:
         parts = said.items() if isinstance(said, Mapping) else said
+        if not isinstance(parts, Iterable):
+            raise RunError(f"rates: {shown(said)}; {_WANTED}")
     found: dict[Terms, float] = {}
     for pair in parts:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from ..data import Augment, DataError
 from ..errors import near
 from .errors import RunError
-from .rates import Rates, as_rates
+from .rates import Rates, as_rates, rates_text
 from .terms import FULL, Terms, as_terms
 from .tune import Tune
 
@@ -148,6 +148,9 @@ class Settings:
                     wrong.append(str(error))
         if wrong:
             raise RunError("settings: " + "; ".join(wrong))
+        # One text for what is the same, however it was said: a resumed run compares texts.
+        object.__setattr__(self, "unfreeze", self.tuning.unfreeze)
+        object.__setattr__(self, "rates", rates_text(self.factors))
 
     @property
     def tuning(self) -> Tune:

@@ -130,6 +130,8 @@ def as_steps(said: str | Iterable[Any]) -> tuple[Unfreeze, ...]:
 
     Errors: `RunError`, also where a step cannot come after the one before it.
     """
+    if not isinstance(said, Iterable):
+        raise RunError(f"unfreeze: {shown(said)}; {_WANTED}")
     parts: list[Any] = [part for part in said.split(",") if said] if isinstance(said, str) else list(said)
     steps = tuple(map(_as_step, parts))
     after: list[int] = []

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..work import Work
 
 _GRACE = 5.0  # seconds that a process has to say why it fails, and then to end by itself
+_GUARD = ', see above; in a script, fit has to stand below `if __name__ == "__main__":`, as it is read once more'
 _SAID = ("done", "error", "crash", "killed", "lost", "interrupted")
 
 
@@ -112,7 +113,9 @@ def _heard(number: int, child: Any, line: Connection) -> tuple[str, str]:
     except (EOFError, ConnectionResetError):
         child.join(_GRACE)
         code = child.exitcode
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended by itself ({code})"
+        how = (
+            f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended by itself ({code}){_GUARD}"
+        )
         return "killed", f"process {number} {how}; the run is as after its last whole epoch, and can be resumed"
 
 
