@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -21,13 +22,14 @@ from .cell import Cell, digest
 from .errors import WorkError
 from .making import Maker
 from .rows import Rows, described, read_rows
-from .similarity import compare_models
+from .similarity import LEAST, POOLS, compare_models
 from .store import Store
 
 SIDES = ("rows", "columns")
 KEYS = ("data", *SIDES, "pool", "about")
 SIDE = ("recipe", "set", "inputs", "weights", "reinit", "seed", "fold", "tap")
-BATCH, STAGES = 64, "encoder.stage*"
+BATCH, STAGES = 256, "encoder.stage*"
+_NAME = re.compile(r"[\w-][\w.-]*")  # of a file in out/similarity
 
 
 @dataclass(frozen=True)
@@ -66,38 +68,52 @@ def likeness(name: str, tree: Tree, maker: Maker) -> Likeness:
     pretrained for each fold) and `tap`, a pattern, by default every stage of the encoder.
     """
     values = tree.plain()
+    if not _NAME.fullmatch(name):
+        raise WorkError(f"similarity: {name!r} is to be a file's name; wanted letters, digits, '_', '-' and '.'")
     if not isinstance(values, dict) or not {"data", "rows", "columns"} <= set(values):
         raise WorkError(f"similarity.{name} says data, rows and columns")
     for key in values:
         if key not in KEYS:
             raise WorkError(f"similarity.{name} has no {key!r}; {near(str(key), KEYS)}")
+    if values.get("pool", "mean") not in POOLS:
+        raise WorkError(f"similarity.{name}: pool is {values['pool']!r}; {near(str(values['pool']), POOLS)}")
     study = maker.study
-    if values["data"] not in study.data:
+    if not isinstance(values["data"], str) or values["data"] not in study.data:
         raise WorkError(
             f"similarity.{name}: there are no rows called {values['data']!r}; {near(str(values['data']), study.data)}"
         )
     spec = described({k: t.plain() for k, t in study.data[values["data"]].items()}, study.folder)
     free = replace(maker, scored=False)  # nothing is held out here
     table = read_rows(spec)
+    if len(table.table) < LEAST:
+        raise WorkError(f"similarity.{name}: {len(table.table)} rows in {values['data']!r}; wanted at least {LEAST}")
     one, other = (_side(f"similarity.{name}.{key}", values[key], values["data"], table, free) for key in SIDES)
     return Likeness(name, one, other, spec, values.get("pool", "mean"), values.get("about", ""))
 
 
 def write_likenesses(asked: Mapping[str, Likeness], store: Store, say: Callable[[str], None]) -> None:
-    """Work out every matrix whose models are there and that is not there yet, into out/similarity."""
+    """Work out every matrix whose models are there and that is not there yet, into out/similarity.
+
+    One that cannot be worked out is told and left out, as a cell that fails is.
+    """
     for name, one in asked.items():
         file = store.out / "similarity" / f"{name}.json"
         if _there(file) == one.id or any(store.result(need) is None for need in one.needs):
             continue
         with store.claim(f"similarity-{one.id}") as mine:
             if mine and _there(file) != one.id:
+                try:
+                    made = {**_compared(one, store), "id": one.id}
+                except Exception as error:
+                    say(f"similarity {name} failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+                    continue
                 file.parent.mkdir(exist_ok=True)
-                write_whole(file, (json.dumps({**_compared(one, store), "id": one.id}, indent=1) + "\n").encode())
+                write_whole(file, (json.dumps(made, indent=1) + "\n").encode())
                 say(f"similarity {name}: done")
 
 
 def _side(path: str, values: Any, data: str, rows: Rows, maker: Maker) -> Side:
-    if not isinstance(values, dict) or "recipe" not in values:
+    if not isinstance(values, dict) or not isinstance(values.get("recipe"), str | dict):
         raise WorkError(f"{path} says which recipe, like {{recipe: tiny, weights: base}}")
     for key in values:
         if key not in SIDE:
@@ -133,14 +149,20 @@ def _compared(one: Likeness, store: Store) -> dict[str, Any]:
 
 
 def _batches(built: Mapping[str, Any], one: Likeness, rows: Rows) -> Iterator[dict[str, Tensor]]:
-    """Batches under the names that either model has for its inputs."""
+    """Batches under the names that either model has for its inputs.
+
+    Shuffled, because a batch of alike sequences (a table sorted by where they come from) says little.
+    """
     wirings = []
     for which, side in (("rows", one.rows), ("columns", one.columns)):
         dna, reverse, constants = model_inputs(built[which].resolved, dict(side.cell.document.get("inputs", {})))
         wirings.append(Wiring(dna, reverse, constants, ()))
     flag = FLAG if any(w.reverse for w in wirings) else None
     with torch.inference_mode():
-        for batch in Loader(rows.table, construct=rows.construct, targets={}, batch_size=BATCH, reverse_input=flag):
+        loader = Loader(
+            rows.table, construct=rows.construct, targets={}, batch_size=BATCH, shuffle=True, reverse_input=flag
+        )
+        for batch in loader:
             yield {name: value for wiring in wirings for name, value in wiring.inputs(batch["inputs"]).items()}
 
 

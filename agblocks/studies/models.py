@@ -98,6 +98,11 @@ def read_edge(resolved: Resolved) -> str | None:
     return next(iter(inputs.values())) if len(inputs) == 1 else None
 
 
+def forget() -> None:
+    """Let go of recipes that were read by name: their files may have changed since."""
+    _resolved.cache_clear()
+
+
 @lru_cache(maxsize=512)
 def _resolved(recipe: str, overrides: tuple[str, ...]) -> Resolved:
     return resolve(json.loads(recipe), *overrides)
@@ -109,4 +114,4 @@ def _everything(recipe: str) -> Resolved:
     return resolve(json.loads(recipe), keep=["*"])
 
 
-__all__ = ["InputError", "headed", "node_digests", "outputs", "read_edge", "tapped", "taps", "whole"]
+__all__ = ["InputError", "forget", "headed", "node_digests", "outputs", "read_edge", "tapped", "taps", "whole"]

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import AgblocksError, Mark, Problem, RecipeError, near
 from ..graph.schema import Findings
 from ..graph.source import Tree
-from . import models
+from . import models, rows
 from .cell import Cell
 from .errors import StudyError
 from .form import DEFAULTS
@@ -65,6 +65,8 @@ def plan(study: Study) -> Plan:
 
     Errors: `StudyError` with everything that cannot work, each once, with its place and where in the grid it is.
     """
+    rows.forget()
+    models.forget()
     maker = Maker(study)
     wrong = _Wrong(study)
     entries: list[Entry] = []

@@ -92,6 +92,11 @@ def read_rows(spec: Mapping[str, Any]) -> Rows:
     return _read(json.dumps(spec, sort_keys=True))
 
 
+def forget() -> None:
+    """Let go of what was read: files may have changed since."""
+    _read.cache_clear()
+
+
 @lru_cache(maxsize=16)
 def _read(text: str) -> Rows:
     import json
@@ -156,8 +161,10 @@ def _check_simulate(values: Any) -> None:
     if values.get("rules", "both") not in RULES:
         raise WorkError(f"simulate: rules is {values['rules']!r}; {near(str(values['rules']), RULES)}")
     for key in set(values) - {"rules"}:
-        if isinstance(values[key], bool) or not isinstance(values[key], int | float):
-            raise WorkError(f"simulate: {key} is {values[key]!r}; wanted a number")
+        value, whole = values[key], key in ("n", "length", "seed", "folds")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value >= 0:
+            wanted = "a whole number" if whole else "a number"
+            raise WorkError(f"simulate: {key} is {value!r}; wanted {wanted} from 0")
 
 
 def _simulated(values: Mapping[str, Any]) -> Table:

@@ -140,7 +140,7 @@ def tasks_of(cells: Mapping[str, Cell], planned: Plan, out: str | Path, share: s
     if not share:
         return tasks
     index, slash, count = share.partition("/")
-    if not slash or not index.isdigit() or not count.isdigit() or not int(index) < int(count):
+    if not slash or not index.isdecimal() or not count.isdecimal() or not int(index) < int(count):
         raise WorkError(f"--share {share}: wanted one share of several, 0/2 or 1/2 say")
     # By id, not by place: what is finished by now must not change whose the rest is.
     mine = [task for task in tasks if int(task.id, 16) % int(count) == int(index)]

@@ -62,14 +62,14 @@ class Store:
 
     def begin(self, plan: Mapping[str, Any]) -> None:
         """Make the folder, and write the plan over an older one."""
-        if self.out.exists() and not (self.out / PLAN).exists() and any(self.out.iterdir()):
-            raise WorkError(f"{self.out}: a folder with other things in it; wanted an empty or a new one")
         try:
+            if self.out.exists() and not (self.out / PLAN).exists() and any(self.out.iterdir()):
+                raise WorkError(f"{self.out}: a folder with other things in it; wanted an empty or a new one")
             (self.out / "cells").mkdir(parents=True, exist_ok=True)
             (self.out / "claims").mkdir(exist_ok=True)
+            write_whole(self.out / PLAN, _json(plan))
         except OSError as error:
             raise WorkError(f"{self.out}: cannot be made: {error.strerror}") from None
-        write_whole(self.out / PLAN, _json(plan))
 
     def keep_features(self, folder: str | Path | None, most: int | None) -> None:
         """Say where features of frozen models are kept (default: in the study's folder), and how many bytes at most."""
@@ -137,15 +137,23 @@ class Store:
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Whether this process may do a piece of work; nobody else may while it does."""
+        """Whether this process may do a piece of work; nobody else may while it does.
+
+        Errors: `WorkError` where the folder's file system can't be written to, or knows no locks.
+        """
         folder = self.out / "claims"
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise WorkError(f"{folder / name}: cannot be written: {error.strerror}") from None
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 yield False
+            except OSError as error:
+                raise WorkError(f"{folder}: its file system has no locks: {error.strerror}") from None
             else:
                 yield True
         finally:

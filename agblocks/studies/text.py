@@ -190,6 +190,9 @@ def _labels(tree: Tree | None, path: str, findings: Findings) -> dict[str, tuple
     found = {}
     for name, child in tree.value.items():
         listed = child.value if child.is_list else [child]
+        if not listed:
+            findings.find(f"{path}.{name} names no option", child.mark, f"{path}.{name}")
+            continue
         found[name] = tuple(label_of(item.plain()) for item in listed)
     return found
 
@@ -213,11 +216,12 @@ def _report(tree: Tree | None, axes: list[str], findings: Findings) -> dict[str,
     found: dict[str, Any] = {}
     for key, child in _mapping(tree, "report", REPORT_KEYS, findings).items():
         value = child.plain()
-        names = value if isinstance(value, list) else [value]
+        several = key in ("panel", "over")
+        names = value if several and isinstance(value, list) else [value]
         for name in names:
             if name is not None and name not in axes:
                 findings.find(f"there is no axis {shown(name)}; {near(str(name), axes)}", child.mark, f"report.{key}")
-        found[key] = names if key in ("panel", "over") else value
+        found[key] = [name for name in names if name is not None] if several else value
     return found
 
 
