@@ -92,7 +92,7 @@ def _tracks(texts: Several) -> dict[str, list[int | str]] | None:
     found: dict[str, list[int | str]] = {}
     for text in texts or ():
         name, parts = _said(text, "--track", "head=number or head=name,name")
-        found.setdefault(name, []).extend(int(part) if part.isdigit() else part for part in parts)
+        found.setdefault(name, []).extend(int(part) if part.isdecimal() else part for part in parts)
     return found or None
 
 
@@ -105,7 +105,7 @@ def _pairs(texts: Several) -> dict[str, list[tuple[int, int]]] | None:
         name, parts = _said(text, "--pair", "head=number:number")
         for part in parts:
             one, colon, other = part.partition(":")
-            if not (colon and one.isdigit() and other.isdigit()):
+            if not (colon and one.isdecimal() and other.isdecimal()):
                 raise AgblocksError(f"--pair {text}: wanted head=number:number, like rna=0:1,2:3")
             found.setdefault(name, []).append((int(one), int(other)))
     return found or None

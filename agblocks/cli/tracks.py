@@ -91,6 +91,8 @@ def evaluate(
 
     if strands not in ("", "one", "both"):
         raise AgblocksError(f"--strands {strands}: {near(strands, ('one', 'both'))}")
+    if source is not None and not (source.fasta and source.tracks):
+        raise AgblocksError("another source is said as a whole: --fasta, --tracks, --window, and what it holds out")
     both: Any = strands or None
     _, made = evaluate_run(run, source, part=part, strands=both, bootstrap=bootstrap, seed=seed)
     tracks_table(f"{run}: {made.windows} windows, {made.part}", made)

@@ -132,7 +132,9 @@ def test_scales_there_and_back():
         wiring.measured({"coarse": trained})["coarse"], target, equal_nan=True, rtol=1e-4, atol=1e-3
     )
     plain = wire_tracks(resolve(recipe(coarse=coverage("encoder"))), TRACKS, 64).with_means(MEANS, standardise=False)
-    assert plain.of["coarse"].unit == (1.0, 1.0, 1.0)
+    assert plain.of["coarse"].unit == (4.0, 48.0, 40.0)  # what scores across tracks count in
+    for there in (plain.trained, plain.measured):
+        torch.testing.assert_close(there({"coarse": target})["coarse"], target, equal_nan=True)
     turned = wiring.turned({"coarse": target})["coarse"]
     torch.testing.assert_close(turned, target.flip(-1), equal_nan=True)
 

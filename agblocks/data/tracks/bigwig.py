@@ -42,7 +42,9 @@ class BigWig:
         if first < last:
             try:
                 read = self._reader().values(chromosome, first, last, fillna=None)
-            except Exception as error:  # a damaged block raises whatever its decompression does
+            except BaseException as error:  # a damaged block raises whatever its decompression does
+                if not _of_the_file(error):
+                    raise
                 raise DataError(f"{self.path}: {chromosome}:{first:,}-{last:,} cannot be read: {error}") from None
             out[first - start : last - start] = read
         return out
@@ -59,7 +61,9 @@ class BigWig:
                     raise DataError(f"{self.path}: a bigBed; wanted a bigWig")
             except DataError:
                 raise
-            except Exception as error:  # whatever the header of a foreign file makes of it
+            except BaseException as error:  # whatever the header of a foreign file makes of it
+                if not _of_the_file(error):
+                    raise
                 raise DataError(f"{self.path}: cannot be read as bigWig: {error}") from None
             self._own.reader, self._own.process = reader, os.getpid()
         return self._own.reader
@@ -70,3 +74,8 @@ class BigWig:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._own = threading.local()
+
+
+def _of_the_file(error: BaseException) -> bool:
+    """Whether it is the reader's: its Rust panics on damaged blocks, and a panic is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

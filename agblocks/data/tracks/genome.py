@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,15 @@ class Genome:
         from pyfaidx import Fasta, FastaIndexingError, FastaNotFoundError, UnsupportedCompressionFormat
 
         try:
-            self._fasta: Any = Fasta(str(self.path), indexname=self._index(), as_raw=False)
+            index, fresh = self._index()
+            if not fresh:  # whole or absent: other processes may read it, and this one may be killed
+                beside = index.with_name(f".{index.name}.{os.getpid()}.{threading.get_ident()}")
+                try:
+                    Fasta(str(self.path), indexname=str(beside)).close()
+                    os.replace(beside, index)
+                finally:
+                    beside.unlink(missing_ok=True)
+            self._fasta: Any = Fasta(str(self.path), indexname=str(index), as_raw=False)
         except FastaNotFoundError:
             raise DataError(f"{self.path}: there is no such FASTA file") from None
         except (
@@ -78,20 +87,21 @@ class Genome:
             raise DataError(f"{self.path}: no sequence in it; wanted FASTA, a line '>name' before each sequence")
         self._process = os.getpid()
 
-    def _index(self) -> str:
-        """Where the index is, or can be made."""
+    def _index(self) -> tuple[Path, bool]:
+        """Where the index is, or can be made; and whether it is there (or cannot be: there is no file)."""
         beside = self.path.with_name(f"{self.path.name}.fai")
         if not self.path.is_file():
-            return str(beside)
+            return beside, True
         fresh = beside.is_file() and beside.stat().st_mtime >= self.path.stat().st_mtime
         writable = bool(self.path.parent.stat().st_mode & 0o222)  # a folder that is read-only is so for root too
         if fresh or (writable and os.access(self.path.parent, os.W_OK)):
-            return str(beside)
+            return beside, fresh
         folder = Path(tempfile.gettempdir()) / f"agblocks-fai-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         state = self.path.stat()
         key = hashlib.sha256(f"{self.path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()[:16]
-        return str(folder / f"{key}.fai")
+        index = folder / f"{key}.fai"
+        return index, index.is_file() and index.stat().st_mtime >= state.st_mtime
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "names": self.names, "lengths": self.lengths}

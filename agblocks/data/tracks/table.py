@@ -87,6 +87,8 @@ def read_tracks(path: str | Path) -> tuple[Track, ...]:
         )
     if strange := [name for name in header if name not in COLUMNS]:
         raise DataError(f"{file}: there is no column {strange[0]!r}; {near(strange[0], COLUMNS)}")
+    if twice := [name for name in COLUMNS if header.count(name) > 1]:
+        raise DataError(f"{file}: the column {twice[0]!r} is there twice")
     problems: list[str] = []
     tracks: list[Track] = []
     for cells in rows:

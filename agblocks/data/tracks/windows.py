@@ -92,6 +92,8 @@ def read_bed(
     Errors: `DataError` with file and line for all lines that are no intervals.
     """
     _check_ends(ends)
+    if length is not None and length < 1:
+        raise DataError(f"windows of {length} bases: wanted a whole number from 1")
     names = names or ChromosomeNames()
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -139,7 +141,7 @@ def _windows(
 
 def _interval(line: str, lengths: Mapping[str, int], names: ChromosomeNames) -> tuple[str, int, int, str]:
     cells = line.split("\t") if "\t" in line else line.split()
-    if len(cells) < 3 or not (cells[1].isdigit() and cells[2].isdigit()):
+    if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()):
         raise DataError(f"found {line[:60]!r}; wanted chromosome, start and stop, apart by tabs")
     name, start, stop = names.want(cells[0], lengths, "the genome"), int(cells[1]), int(cells[2])
     if not start < stop <= lengths[name]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,7 +27,7 @@ from .reader import Reader, reader
 from .regions import Region, chosen
 from .shape import Reads, reads
 from .stitch import Blend
-from .tiling import Bins, advance
+from .tiling import Bins, TilingError, advance
 
 Strands = Literal["forward", "reverse", "both"]
 PASSES = {"forward": (False,), "reverse": (True,), "both": (False, True)}
@@ -131,6 +132,10 @@ def planned(
     read: Reader, how: Reads, window: int | None, overlap: float | None, blend: Blend, batch_size: int | None = None
 ) -> Plan:
     """Window, overlap and batch, where nobody says them, and whether they go together. Errors: `TilingError`."""
+    if overlap is not None and not 0 <= overlap < inf:
+        raise TilingError(f"overlap is {overlap}; wanted bases, or a fraction below 1")
+    if batch_size is not None and batch_size < 1:
+        raise TilingError(f"batch_size is {batch_size}; wanted a whole number from 1")
     length = window or (read.window if not how.exact else 0) or how.usual()
     if overlap is None and not how.exact:
         free = advance(length, how.shape)

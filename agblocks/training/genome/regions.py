@@ -70,7 +70,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _region(cells: Sequence[str], lengths: Mapping[str, int], names: ChromosomeNames) -> Region:
-    if len(cells) < 3 or not (cells[1].isdigit() and cells[2].isdigit()):
+    if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()):
         raise DataError(f"found {' '.join(cells)[:60]!r}; wanted chromosome, start and end")
     name, start, end = names.want(cells[0], lengths, "the genome"), int(cells[1]), int(cells[2])
     if not start < end <= lengths[name]:

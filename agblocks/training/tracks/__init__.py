@@ -6,10 +6,11 @@ run = fit_tracks("yeast_alphagenome", source, "run/", Settings(epochs=30))
 
 from .evaluate import TrackEvaluation, evaluate_run, evaluate_windows
 from .fit import fit_tracks
+from .heads import HeadTracks
 from .moments import AcrossScore, TrackScore
 from .ridge import fit_bins
 from .source import GenomeSource
-from .wiring import HeadTracks, TrackWiring, wire_tracks
+from .wiring import TrackWiring, wire_tracks
 
 __all__ = [
     "AcrossScore",

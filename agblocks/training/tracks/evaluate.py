@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...data.tracks import GenomeTracks, WindowLoader, Windows, separate
+from ...data.tracks import GenomeTracks, Layout, WindowLoader, Windows, separate
 from ...data.tracks.windows import Whole
 from ..errors import RunError
 from ..run import Model, Run, load_run
@@ -67,14 +67,15 @@ def evaluate_windows(
     """Predict windows and score every track over all of their bins; members of an ensemble are averaged.
 
     strands: "both" averages the window and its other strand; default: as the settings say. bootstrap: resamples of
-    blocks of 10,000 bases (a window is in the block of its start).
+    blocks of 10,000 bases (a window is in the block of its start). Where windows overlap each bin counts once.
     """
     sums = moments(wiring)
     blocks = block_numbers(windows)
+    seen = {head: bins_seen(windows, rows, layout.layout) for head, layout in wiring.of.items()}
     for batch, predicted in predictions(models, wiring, data, windows, rows, settings, strands=strands, device=device):
         index = batch["index"].numpy()
         for head, part_sums in sums.items():
-            part_sums.add(predicted[head], batch["targets"][head], blocks[index])
+            part_sums.add(predicted[head], unseen(batch["targets"][head], seen[head][index]), blocks[index])
     found = [part_sums.scores(bootstrap, seed) for part_sums in sums.values()]
     across = tuple(score for _, score in found if score is not None)
     return TrackEvaluation(part, len(rows), tuple(s for scores, _ in found for s in scores), across)
@@ -96,6 +97,8 @@ def predictions(
     Shapes: head -> (batch, tracks, bins).
     """
     both = (settings.strands if strands is None else strands) == "both"
+    if both:
+        wiring.check_strands()
     if device is None:
         device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
     layouts = {head: layout.layout for head, layout in wiring.of.items()}
@@ -113,6 +116,28 @@ def predictions(
 def block_numbers(windows: Windows, size: int = BLOCK) -> NDArray[np.int64]:
     """The bootstrap's block of each window. Shapes: -> (n,)."""
     return windows.chromosome * (1 << 40) + np.maximum(windows.start, 0) // size
+
+
+def bins_seen(windows: Windows, rows: Whole, layout: Layout) -> Whole:
+    """How many of a window's first bins those of these rows before it have too, in whole or in part. Shapes: -> (n,).
+
+    A window that is there twice has all of its bins seen.
+    """
+    seen = np.zeros(len(windows), dtype=np.int64)
+    at, until = -1, 0  # the chromosome, and where what was counted of it ends
+    for row in rows[np.lexsort((windows.start[rows], windows.chromosome[rows]))].tolist():
+        start = int(windows.start[row])
+        shared = until - start if windows.chromosome[row] == at else 0
+        seen[row] = min(max(-(-shared // layout.resolution), 0), layout.bins)
+        if seen[row] < layout.bins:
+            at, until = int(windows.chromosome[row]), start + layout.bins * layout.resolution
+    return seen
+
+
+def unseen(targets: Tensor, seen: Whole) -> Tensor:
+    """Targets with NaN for bins that were seen. Shapes: (batch, tracks, bins), (batch,) -> (batch, tracks, bins)."""
+    known = torch.arange(targets.shape[-1]) >= torch.from_numpy(seen)[:, None, None]
+    return torch.where(known, targets, torch.nan)
 
 
 def evaluate_run(

@@ -79,6 +79,8 @@ def fit_tracks(
     data = source.data()
     windows = source.windows(data.genome)
     wiring = wire_tracks(resolved, data.tracks, windows.length, heads, inputs)
+    if settings.strands == "both":
+        wiring.check_strands()
     splits, dropped = separate(windows, source.labels(windows), wiring.sight(resolved, settings.shift))
     if not len(splits.valid) and any(step.latest is None for step in settings.tuning.plateaus):
         raise RunError("unfreeze: a plateau of the validation score needs validation windows, and there are none")

@@ -15,9 +15,10 @@ from ...data.tracks import GenomeTracks, Windows
 from ...data.tracks.windows import Whole
 from ..errors import RunError
 from ..ridge import RidgeProbe, fit_ridge_features
-from .evaluate import BOOTSTRAP, TrackEvaluation, block_numbers
+from .evaluate import BOOTSTRAP, TrackEvaluation, bins_seen, block_numbers, unseen
+from .heads import HeadTracks
 from .module import moments
-from .wiring import HeadTracks, TrackWiring
+from .wiring import TrackWiring
 
 Array = NDArray[np.float64]
 CONTEXT = 500
@@ -42,6 +43,7 @@ class RidgeOnBins:
         """
         plain, logs = moments(self.wiring), moments(self.wiring)
         blocks = block_numbers(self.windows)
+        seen = {head: bins_seen(self.windows, rows, layout.layout) for head, layout in self.wiring.of.items()}
         for row in rows.tolist():
             for head, layout in self.wiring.of.items():
                 wanted = _targets(self.data, self.windows, layout, row)
@@ -52,7 +54,8 @@ class RidgeOnBins:
                         made[0, columns] = on_values.predict(x).T
                         made[1, columns] = np.expm1(np.clip(on_logs.predict(x).T, 0, 50))
                 for part, values in zip((plain, logs), made, strict=True):
-                    part[head].add(torch.from_numpy(values[None]), torch.from_numpy(wanted[None]), blocks[[row]])
+                    asked = unseen(torch.from_numpy(wanted[None]), seen[head][[row]])
+                    part[head].add(torch.from_numpy(values[None]), asked, blocks[[row]])
         tracks, across = [], []
         for head in self.wiring.of:
             first, _ = plain[head].scores(bootstrap, seed)

@@ -57,12 +57,16 @@ class GenomeSource:
         """The windows. Errors: `DataError`; `RunError` without their length."""
         if self.window < 1:
             raise RunError(f"window is {self.window}; wanted the bases of a window, like 4096")
+        if self.bed and self.stride:
+            raise RunError("windows lie around the intervals of bed, or one every stride bases; wanted one of them")
         if self.bed:
             return read_bed(self.bed, genome.lengths, self.window, names=genome.names, ends=self.ends)
         return tile(genome.lengths, self.window, self.stride or None, ends=self.ends)
 
     def labels(self, windows: Windows) -> Whole:
         """0, 1, 2 for training, validation and test windows. Errors: `DataError`; `RunError` if nothing says which."""
+        if self.block and (self.valid_chromosomes or self.test_chromosomes):
+            raise RunError("held out are whole chromosomes, or blocks along them; wanted one of them, found both")
         if self.valid_chromosomes or self.test_chromosomes:
             return by_chromosome(
                 windows, valid=self.valid_chromosomes, test=self.test_chromosomes, names=self._names()
@@ -104,6 +108,6 @@ class GenomeSource:
 
 
 def _fold(text: str) -> int:
-    if not str(text).isdigit():
+    if not str(text).isdecimal():
         raise RunError(f"fold {text!r}: wanted a number from 0")
     return int(text)

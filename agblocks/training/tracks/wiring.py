@@ -6,78 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from math import ceil, inf
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ...data.tracks import Layout, Sight, Track, swapped
+from ...data.tracks import Sight, Track, swapped
 from ...errors import near
 from ...graph.borders import Border, borders
 from ...graph.dims import Length, number
 from ...graph.resolved import Resolved
-from ...layers.squash import squash, unsquash
 from ..errors import RunError
 from ..wiring import Target, Wiring, model_inputs
+from .heads import HeadTracks
 
 ORGANISM = "organism"
-
-
-@dataclass(frozen=True)
-class HeadTracks:
-    """What one head learns from windows: tracks by name, bins of `resolution` bases from `offset` on.
-
-    swap: for each track the place of the one of the other strand. aggregation: of each, from bases to a bin.
-    unit: what each track's bins come to where it has anything: a mean, or that times the resolution for a sum.
-    own: whether the head brings targets to its scale itself (AlphaGenome's, by `track_means`). Otherwise it is trained
-    on targets divided by the unit (1 where the settings don't standardise) and squashed as `squash` says of each.
-    width: columns of the head; those behind its tracks are of other organisms and count nowhere.
-    """
-
-    head: str
-    names: tuple[str, ...]
-    tracks: tuple[int, ...]
-    resolution: int
-    offset: int
-    bins: int
-    width: int
-    swap: tuple[int, ...]
-    aggregation: tuple[str, ...]
-    squash: tuple[str, ...]
-    own: bool
-    unit: tuple[float, ...] = ()
-
-    @property
-    def layout(self) -> Layout:
-        """Where the targets lie in a window."""
-        return Layout(self.tracks, self.resolution, self.offset, self.bins)
-
-    def trained(self, targets: Tensor) -> Tensor:
-        """Targets as the head's loss takes them. Shapes: (batch, tracks, bins) -> (batch, width, bins)."""
-        if not self.own:
-            targets = torch.stack([self._scaled(targets[:, i], i) for i in range(len(self.names))], 1)
-        missing = targets.new_full((len(targets), self.width - len(self.names), targets.shape[2]), torch.nan)
-        return torch.cat([targets, missing], 1)
-
-    def measured(self, made: Tensor) -> Tensor:
-        """What the head gives, or is trained on, as measured. Shapes: (batch, width, bins) -> (batch, tracks, bins)."""
-        made = made[:, : len(self.names)].float()
-        if self.own:
-            return made
-        return torch.stack([self._back(made[:, i], i) for i in range(len(self.names))], 1)
-
-    def turned(self, values: Tensor) -> Tensor:
-        """As the other strand has it: bins backwards, strands swapped. Shapes: (batch, tracks, bins) -> the same."""
-        return values[:, list(self.swap)].flip(-1)
-
-    def _scaled(self, values: Tensor, column: int) -> Tensor:
-        values, form = values / self.unit[column], self.squash[column]
-        return values if form == "none" else squash(values.clamp(min=0), form=_form(form))
-
-    def _back(self, values: Tensor, column: int) -> Tensor:
-        form = self.squash[column]
-        return (values if form == "none" else unsquash(values, form=_form(form))) * self.unit[column]
 
 
 @dataclass(frozen=True)
@@ -112,16 +56,18 @@ class TrackWiring(Wiring):
         return {head: self.of[head].turned(value) for head, value in values.items()}
 
     def with_means(self, means: ArrayLike, standardise: bool = True) -> TrackWiring:
-        """The same with units from the tracks' means (`GenomeTracks.means`). Shapes: means (tracks,)."""
+        """The same with units from the tracks' means (`GenomeTracks.means`). Shapes: means (tracks,).
+
+        standardise: whether heads without a scale of their own learn targets divided by the unit.
+        """
         found = [float(mean) for mean in torch.as_tensor(means).tolist()]
         made = []
         for layout in self.layouts:
             unit = [
-                found[track] * (layout.resolution if aggregation == "sum" else 1) if standardise or layout.own else 1.0
+                found[track] * (layout.resolution if aggregation == "sum" else 1)
                 for track, aggregation in zip(layout.tracks, layout.aggregation, strict=True)
             ]
-            units = [1.0 if form != "none" else each for each, form in zip(unit, layout.squash, strict=True)]
-            made.append(replace(layout, unit=tuple(units)))
+            made.append(replace(layout, unit=tuple(unit), divided=standardise))
         return replace(self, layouts=tuple(made))
 
     def ready(self, model: Any) -> None:
@@ -151,6 +97,9 @@ class TrackWiring(Wiring):
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         layouts = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(e).items()} for e in self.layouts]
+        for layout in layouts:
+            if layout["divided"]:  # it came later: runs that were started before say nothing of it
+                del layout["divided"]
         return {**{k: v for k, v in super().to_dict().items() if k != "layouts"}, "layouts": layouts}
 
     @classmethod
@@ -160,7 +109,7 @@ class TrackWiring(Wiring):
         names = {f.name for f in fields(HeadTracks)}
         layouts = []
         for entry in values["layouts"]:
-            if set(entry) != names:
+            if set(entry) | {"divided"} != names:
                 raise KeyError(f"keys {sorted(entry)}")
             kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
             layout = HeadTracks(**kept)
@@ -171,6 +120,16 @@ class TrackWiring(Wiring):
         if made.targets != _targets(made.layouts):
             raise ValueError("targets are not the tracks of the heads")
         return made
+
+    def check_strands(self) -> None:
+        """Whether the bins of a turned window are those of the window. Errors: `RunError` where they are others."""
+        for layout in self.layouts:
+            left, covered = layout.offset, layout.bins * layout.resolution
+            if (right := self.window - left - covered) != left:
+                raise RunError(
+                    f"head {layout.head!r}: its bins begin {left} bases behind the window's start and end {right} "
+                    "before its end, so the other strand has others; strands='one', or a window that it covers evenly"
+                )
 
     def check(self, resolved: Resolved) -> None:
         """Whether it is of this recipe. Errors: `RunError`."""
@@ -302,7 +261,3 @@ def _organism(resolved: Resolved, tracks: Sequence[Track], given: dict[str, int]
     if odd := [track for track in tracks if track.organism != wanted]:
         raise RunError(f"track {odd[0].name!r} is of organism {odd[0].organism}, trained is {wanted}; one at a time")
     return given
-
-
-def _form(form: str) -> Literal["old", "new"]:
-    return "old" if form == "old" else "new"
