@@ -139,7 +139,11 @@ class Transfer:
             raise TransferError(wrong)
 
     def _check_order(self, model: GraphModel, wrong: Wrong, adapted: bool) -> None:
-        """Whether each step adds something, and anything trains at all."""
+        """Whether each step adds something, and anything trains at all; beside adapters not everything, by name."""
+        if adapted:
+            at: list[Where] = [("tune",)] if self.tune == (FULL,) else []
+            at += [("unfreeze", i) for i, step in enumerate(self.unfreeze) if FULL in step.train]
+            wrong += [(path, "everything, and adapters are for a frozen base; name parts of it") for path in at]
         if not self.what:
             return
         trains = set(map(id, chosen(model, self.what)))

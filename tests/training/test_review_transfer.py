@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from training_helpers import QUICK, SMALL, table_and_splits
 
-from agblocks.training import RunError, Settings, TransferError, crossval, fit
+from agblocks import resolve
+from agblocks.training import RunError, Settings, Transfer, TransferError, crossval, fit
+from agblocks.training.stages import stages
 from agblocks.training.transfer import said_once
 
 PLAIN = replace(QUICK, ema=0.0)
@@ -48,6 +50,25 @@ def test_a_run_goes_on_whichever_way_it_is_said(measured, tmp_path):
 def test_another_type_is_told_with_its_path(measured, tmp_path, name):
     with pytest.raises(TransferError, match=f"transfer.{name}: 5; wanted "):
         fit(SMALL, *measured, tmp_path / "run", PLAIN, transfer={name: 5})
+
+
+@pytest.mark.parametrize(
+    ("transfer", "path"),
+    [({"tune": "full"}, "tune"), ({"tune": "head", "unfreeze": "plateau:2=full"}, r"unfreeze\[0\]")],
+)
+def test_everything_beside_adapters_is_told_by_a_check(transfer, path):
+    said = Transfer.from_dict({**transfer, "adapters": ["lora:role=conv.main,rank=2"]})
+    with pytest.raises(TransferError, match=f"transfer.{path}: everything, and adapters are for a frozen base"):
+        said.check(resolve(SMALL))
+    replace(said, adapters=None).check(resolve(SMALL))
+
+
+def test_a_plateau_waits_for_what_joins_before_it():
+    settings = Settings(tune="head", unfreeze="1=a,5=b,plateau:3=c,2=d,plateau:1=full", epochs=50)
+    worse = [-float(epoch) for epoch in range(50)]
+    begun = [[stage.begun for stage in stages(worse[:seen], settings)] for seen in range(12)]
+    # Three epochs after the fifth, though the best was the first; then one after its second.
+    assert begun == [[0]] * 8 + [[0, 8]] * 3 + [[0, 8, 11]]
 
 
 @pytest.mark.parametrize("unfreeze", ["", "plateau:9=full"])
