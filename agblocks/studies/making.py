@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data import Splits, check_leaks
 from ..data.augment import check_augment
-from ..errors import near
+from ..errors import AgblocksError, near
 from ..graph.resolved import Resolved
 from ..training.presets import preset
 from ..training.settings import CAME_LATER, Settings
@@ -45,6 +45,7 @@ class Maker:
     _pretrained: dict[str, Cell] = field(default_factory=dict)
     _used: dict[str, frozenset[str]] = field(default_factory=dict)
     _checked: set[Any] = field(default_factory=set)
+    _unread: dict[str, AgblocksError] = field(default_factory=dict)  # rows that can't be had, and why
 
     def cell(self, values: Mapping[str, Any]) -> Cell:
         """The cell of these values, by path."""
@@ -156,8 +157,14 @@ class Maker:
             raise WorkError("there are no rows: say cell.data")
         if name not in self.study.data:
             raise WorkError(f"there are no rows called {name!r}; {near(str(name), self.study.data)}")
+        if name in self._unread:
+            raise self._unread[name]
         spec = described({k: t.plain() for k, t in self.study.data[name].items()}, self.study.folder)
-        return read_rows(spec), spec
+        try:
+            return read_rows(spec), spec
+        except AgblocksError as error:
+            self._unread[name] = error  # told of every cell, looked for once
+            raise
 
     def _folds(self, values: Mapping[str, Any], rows: Rows) -> tuple[list[str], list[str]]:
         """Names of the test folds, and of the validation folds: by default the one after the last test fold."""

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from study_helpers import PROBES, TRANSFER, planned
 
-from agblocks.studies import Cell, load_study, plan
+from agblocks.studies import Cell, StudyError, load_study, plan
 from agblocks.studies.cell import digest
 from agblocks.studies.rows import parts, read_rows
 
@@ -172,3 +172,20 @@ vary:
     alone = alone.replace("    legnet: {recipe: study_legnet}\n", "")
     [wide] = [cell for cell in plan(load_study(alone)).cells.values() if not cell.needs]
     assert wide.id == first[1].id
+
+
+def test_rows_that_cannot_be_had_are_looked_for_once(monkeypatch):
+    """A download that fails takes its time once, and every cell is told."""
+    from agblocks.data import DataError
+    from agblocks.studies import making
+
+    asked = []
+
+    def away(spec):
+        asked.append(spec)
+        raise DataError("the file is away")
+
+    monkeypatch.setattr(making, "read_rows", away)
+    with pytest.raises(StudyError, match="the file is away"):
+        planned()
+    assert len(asked) == 1
