@@ -244,3 +244,22 @@ def test_heads_that_cover_a_window_unevenly_have_one_strand(source, tmp_path):
     even = wire_tracks(resolve(uneven), GenomeTracks(Genome(odd.fasta), read_tracks(odd.tracks)).tracks, 256)
     even.check_strands()
     assert torch.equal(even.turned({"h": torch.ones(1, 3, 2)})["h"], torch.ones(1, 3, 2))
+
+
+# Predictions that were killed
+
+
+@pytest.mark.parametrize("harm", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:10])])
+def test_values_that_went_missing_are_made_again(made, tmp_path, monkeypatch, harm):
+    """A chromosome is noted as done, but what was kept of it is gone or cut: it is read anew."""
+    model = build(recipe(), seed=0).eval()
+    whole = predict_genome(model, made.fasta, tmp_path / "whole").files["h", "0"].read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("agblocks.training.genome.predict.write_bigwig", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict_genome(model, made.fasta, tmp_path / "killed")
+    (kept,) = (tmp_path / "killed").rglob("0.h.f32")
+    harm(kept)
+    read = []
+    again = predict_genome(model, made.fasta, tmp_path / "killed", told=lambda name, bases: read.append(name))
+    assert set(read) == {"chrI"} and again.files["h", "0"].read_bytes() == whole

@@ -49,19 +49,22 @@ class Parts:
         return np.memmap(file, np.float32, "w+" if new else "r", shape=shape)
 
     def done(self, number: int, codes: str) -> dict[str, Any] | None:
-        """What was noted of a chromosome, if it is done and its sequence (a checksum) is the same."""
+        """What was noted of a chromosome, if it is done: its sequence (a checksum) the same, its values all there."""
         try:
             noted: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
-        except (OSError, ValueError):
+            whole = all((self.folder / name).stat().st_size == size for name, size in noted["sizes"].items())
+        except (OSError, ValueError, KeyError):
             return None
-        return noted if noted.get("codes") == codes else None
+        return noted if whole and noted.get("codes") == codes else None
 
     def note(self, number: int, noted: Mapping[str, Any]) -> None:
         """Say that a chromosome is done, once its values are on the disk."""
+        sizes = {}
         for file in self.folder.glob(f"{number}.*.f32"):
             with open(file, "rb+") as handle:
                 os.fsync(handle.fileno())
-        write_whole(self.folder / f"{number}.json", json.dumps(noted).encode())
+            sizes[file.name] = file.stat().st_size
+        write_whole(self.folder / f"{number}.json", json.dumps({**noted, "sizes": sizes}).encode())
 
     def remove(self) -> None:
         """Delete the folder, and the one around it if no other prediction has parts there."""
