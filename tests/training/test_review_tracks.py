@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 from agblocks import build, resolve
 from agblocks.cli import app
 from agblocks.data import DataError
-from agblocks.data.tracks import BigWig, Genome, GenomeTracks, Track, Windows, read_bed, read_tracks
+from agblocks.data.tracks import BigWig, Genome, GenomeTracks, Track, Windows, read_bed, read_tracks, separate
 from agblocks.errors import AgblocksError
 from agblocks.training import RunError, Settings
 from agblocks.training.genome import TilingError, predict_genome
-from agblocks.training.tracks import GenomeSource, TrackWiring, evaluate_run, fit_tracks, wire_tracks
+from agblocks.training.tracks import GenomeSource, TrackWiring, evaluate_run, fit_bins, fit_tracks, wire_tracks
 from agblocks.training.tracks.evaluate import bins_seen, predictions
+from agblocks.training.tracks.ridge import features
 
 _SPEC = importlib.util.spec_from_file_location(
     "tracks_helpers_reviewed", Path(__file__).parent.parent / "tracks" / "tracks_helpers.py"
@@ -263,3 +264,47 @@ def test_values_that_went_missing_are_made_again(made, tmp_path, monkeypatch, ha
     read = []
     again = predict_genome(model, made.fasta, tmp_path / "killed", told=lambda name, bases: read.append(name))
     assert set(read) == {"chrI"} and again.files["h", "0"].read_bytes() == whole
+
+
+# What was held out stays out
+
+
+def test_test_measurements_reach_nothing_but_test_scores(source, made, tmp_path):
+    """Other values in test windows alone: the same weights, units, validation scores, kept epoch, and ridge."""
+    genome = Genome(made.fasta)
+    windows = source.windows(genome)
+    runs, fitted = [], []
+    apart = replace(source, stride=0)
+    settings = replace(QUICK, epochs=2, strands="both", ema=0.5)
+    first = fit_tracks(recipe(), apart, tmp_path / "first", settings, kmer=0)
+    for line in (tmp_path / "first" / "windows.tsv").read_text().splitlines()[1:]:
+        part, name, start, stop = line.split("\t")
+        if part == "test":
+            for track in ("gc", "fwd", "rev"):
+                own = made.values[track][name[3:]]
+                own[int(start) : int(stop)] = np.arange(int(stop) - int(start)) % 50
+    for track in ("gc", "fwd", "rev"):
+        _HELPERS.write_bigwig(tmp_path / f"{track}.bw", made.values[track])
+    (tmp_path / "tracks.tsv").write_text(TABLE)
+    other = replace(apart, tracks=str(tmp_path / "tracks.tsv"))
+    second = fit_tracks(recipe(), other, tmp_path / "second", settings, kmer=0)
+    for own, run in ((apart, first), (other, second)):
+        data, windows = own.data(), own.windows(genome)
+        splits, _ = separate(windows, own.labels(windows), run.wiring.sight(run.resolved))
+        runs.append(run)
+        ridge = fit_bins(data, windows, splits, run.wiring, k=2)
+        layout = run.wiring.of["h"]
+        for (_, folded), (_, plain, logs) in ridge.fitted.items():
+            x = features(data, windows, layout, int(splits.train[0]), 2, ridge.context, folded)
+            fitted.append((len(runs), plain.predict(x), logs.predict(x)))
+    weights = [run.model.state_dict() for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert first.wiring == second.wiring
+    assert first.metrics["valid"] == second.metrics["valid"] and first.metrics["members"] == second.metrics["members"]
+    assert first.metrics["test"] != second.metrics["test"]
+    for a, b in zip([f for f in fitted if f[0] == 1], [f for f in fitted if f[0] == 2], strict=True):
+        np.testing.assert_array_equal(a[1], b[1])
+        np.testing.assert_array_equal(a[2], b[2])
+    # and the epoch was kept for what the kept model scores, both strands of the average
+    scored = np.mean([track["pearson"] for track in first.metrics["valid"]["tracks"]])
+    assert first.metrics["members"][0]["kept"]["valid_pearson"] == pytest.approx(scored, abs=1e-5)
