@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .making import Maker
 
 
+_BASE = "and its base's weights without them are not what it learnt: merge them into a file of weights first"
+
+
 @dataclass(frozen=True)
 class Start:
     """Weights as a cell says and finds them.
@@ -62,6 +65,8 @@ def started(sources: Any, resolved: Resolved, edges: tuple[str, ...], maker: Mak
         own: dict[str, Any] = {"into": into} if into else {}
         cell = maker.pretrained(name, values)
         if cell is not None:
+            if cell.given["transfer"].get("adapters") or cell.given["recipe"].get("adapters"):
+                raise WorkError(f"{name!r} is trained with adapters, {_BASE}")
             left -= _taken(name, cell, {node: nodes[node] for node in mine})
             said.append({"cell": cell.id, **own})
             found.append({"cell": cell.id, "name": name, "into": patterns})
@@ -175,6 +180,8 @@ def _elsewhere(name: str, folder: Path | None) -> tuple[str, dict[str, str], str
     beside = folder / name if folder is not None else Path(name)
     path = beside if beside.exists() else Path(name)
     if path.is_dir() and (path / FILE).is_file():
+        if (path / "adapters").is_dir():
+            raise WorkError(f"the run {path} was trained with adapters, {_BASE}")
         return str(path.resolve()), {"sha256": file_sum(path / FILE)}, str(path.resolve())
     if path.is_file():
         return str(path.resolve()), {"sha256": file_sum(path)}, None
