@@ -308,3 +308,39 @@ def test_test_measurements_reach_nothing_but_test_scores(source, made, tmp_path)
     # and the epoch was kept for what the kept model scores, both strands of the average
     scored = np.mean([track["pearson"] for track in first.metrics["valid"]["tracks"]])
     assert first.metrics["members"][0]["kept"]["valid_pearson"] == pytest.approx(scored, abs=1e-5)
+
+
+def test_the_ridge_on_logarithms_is_scored_on_logarithms(source):
+    """By hand, from its own predictions."""
+    data = source.data()
+    apart = replace(source, stride=0)
+    windows = apart.windows(data.genome)
+    wiring = wire_tracks(resolve(recipe()), data.tracks, 256)
+    splits, _ = separate(windows, apart.labels(windows), wiring.sight(resolve(recipe())))
+    wiring = wiring.with_means(data.means(windows, splits.train))
+    ridge = fit_bins(data, windows, splits, wiring, k=2)
+    scores = ridge.evaluate(splits.test, bootstrap=0).tracks
+    layout = wiring.of["h"]
+    for (_, folded), (columns, _, logs) in ridge.fitted.items():
+        counted = [features(data, windows, layout, int(row), 2, ridge.context, folded) for row in splits.test]
+        made = np.maximum(np.concatenate([logs.predict(x) for x in counted]), 0)
+        for i, column in enumerate(columns):
+            wanted = [data.targets([layout.layout], windows.names[windows.chromosome[row]], int(windows.start[row]))[0]
+                      for row in splits.test]  # fmt: skip
+            by_hand = np.corrcoef(made[:, i], np.log1p(np.concatenate(wanted, 1)[column]))[0, 1]
+            assert scores[column].log_pearson == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_prediction_of_another_genome_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Killed, then the FASTA is changed under the same name: nothing of the old one is kept."""
+    model = build(recipe(), seed=0).eval()
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(">a\n" + "ACGTTTGA" * 40 + "\n")
+    with monkeypatch.context() as patched:
+        patched.setattr("agblocks.training.genome.predict.write_bigwig", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict_genome(model, fasta, tmp_path / "out")
+    fasta.write_text(">a\n" + "CCGATTGA" * 40 + "\n")
+    os.utime(fasta, (2e9, 2e9))
+    whole = predict_genome(model, fasta, tmp_path / "new").files["h", "0"].read_bytes()
+    assert predict_genome(model, fasta, tmp_path / "out").files["h", "0"].read_bytes() == whole
