@@ -282,3 +282,23 @@ def test_validation_scores_of_the_table_are_those_of_validation(tmp_path):
     (file,) = (tmp_path / "out").glob("cells/*/result.json")
     scores = json.loads(file.read_text())["scores"]
     assert row["valid_pearson"] == scores["valid"][0]["pearson"] != scores["test"][0]["pearson"] == row["pearson"]
+
+
+def test_the_same_numbers_again_are_no_more_units():
+    """A ridge that has no seed stands for all seeds of its fold: once counts, and one fold alone is too few."""
+    from agblocks.studies.statistics import Unit, paired
+
+    rng = np.random.default_rng(0)
+    groups = {"a": [], "b": []}
+    for fold in ("0", "1", "2"):
+        y = rng.normal(size=200)
+        for name, noise in (("a", 0.5), ("b", 1.0)):
+            predicted = y + noise * rng.normal(size=200)
+            ids = [f"{fold}-{i}" for i in range(200)]
+            groups[name] += [Unit(fold, seed, ids, y, predicted) for seed in ("0", "1", "2")]
+    several = paired(groups, "b")["a"]
+    once = paired({name: units[::3] for name, units in groups.items()}, "b")["a"]
+    assert np.allclose([several.mean, several.low, several.p], [once.mean, once.low, once.p], rtol=1e-6)
+    assert several.caveats == once.caveats and (several.units, several.folds, several.seeds) == (3, 3, 1)
+    assert several.verdict == "better" and any(said.startswith("one seed") for said in several.caveats)
+    assert paired({name: units[:3] for name, units in groups.items()}, "b")["a"].verdict == "few"

@@ -31,8 +31,9 @@ class Compared:
 
     @property
     def planned(self) -> int:
-        """Units that both were planned for."""
-        return len(self.group.units.keys() & self.other.units.keys())
+        """Units that both were planned for; those of the same two cells are one."""
+        mine, theirs = self.group.units, self.other.units
+        return len({(mine[unit], theirs[unit]) for unit in mine.keys() & theirs.keys()})
 
 
 def compare(grouped: Grouped, kept: Kept) -> tuple[list[Compared], list[str]]:

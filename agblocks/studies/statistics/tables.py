@@ -14,11 +14,15 @@ from .units import Groups, Unit, aligned, by_key
 
 Array = NDArray[np.float64]
 Pair = tuple[Unit, Unit | None]
+_SAME = 1e-12  # scores that differ by rounding alone
 
 
 @dataclass(frozen=True)
 class Laid:
     """The units of one group, or of one group and the reference, that can be used.
+
+    Seeds that all give the same count as one: nothing of what they compare is drawn at random, and the same numbers
+    again are no more of them.
 
     Shapes: mine, theirs (folds, seeds), nan where a unit is missing; my_draws, their_draws (resamples,): their means.
     Of a group alone, `theirs` is 0.
@@ -114,4 +118,6 @@ def _table(want: _Wanted, column: dict[int, int], values: Array, draws: Array, r
             their_draws += weight * draws[:, column[id(other)]]
         held[fold] = max(held.get(fold, 0), int(rows[column[id(one)]]))
     missing = want.missing + len(want.pairs) - len(good)
+    if len(seeds) > 1 and all(np.allclose(t, t[:, :1], rtol=0, atol=_SAME) for t in (mine, theirs)):
+        mine, theirs = mine[:, :1], theirs[:, :1]
     return Laid(mine, theirs, my_draws, their_draws, sum(held.values()), missing, want.apart)
