@@ -118,6 +118,11 @@ def _side(path: str, values: Any, data: str, rows: Rows, maker: Maker) -> Side:
     for key in values:
         if key not in SIDE:
             raise WorkError(f"{path} has no {key!r}; {near(str(key), SIDE)}")
+    for section in ("set", "inputs"):
+        if not isinstance(values.get(section, {}), dict):
+            raise WorkError(f"{path}: {section} maps names to values, not {values[section]!r}")
+    if not isinstance(values.get("tap", STAGES), str):
+        raise WorkError(f"{path}: tap is {values['tap']!r}; wanted an edge or a pattern")
     pattern = values.get("tap", STAGES)
     resolved = models.whole(values["recipe"], values.get("set", {}), maker.study.folder)
     taps = (

@@ -59,6 +59,8 @@ def test_rows_and_recipes_that_changed_are_read_again(tmp_path):
         ({"similarity": {"a": {**SIDES, "pool": "median"}}}, "pool is 'median'"),
         ({"similarity": {"a": {**SIDES, "data": ["sim"]}}}, "there are no rows called"),
         ({"similarity": {"a": {**SIDES, "rows": {"recipe": True}}}}, "says which recipe"),
+        ({"similarity": {"a": {**SIDES, "rows": {"recipe": "tiny", "set": None}}}}, "set maps names to values"),
+        ({"similarity": {"a": {**SIDES, "rows": {"recipe": "tiny", "tap": 3}}}}, "wanted an edge or a pattern"),
         ({"similarity": {"a": {**SIDES, "data": "few"}}, "data": {"sim": SIMULATED, "few": "few"}}, "3 rows in 'few'"),
         ({"vary": {"kmer": [3]}, "report": {"line": ["kmer"]}}, "there is no axis"),
         ({"vary": {"kmer": [3]}, "reference": {"kmer": []}}, "names no option"),
