@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from training_helpers import QUICK, SMALL, table_and_splits
 
-from agblocks import resolve
+from agblocks import build, resolve
 from agblocks.training import RunError, Settings, Transfer, TransferError, crossval, fit
 from agblocks.training.stages import stages
 from agblocks.training.transfer import said_once
@@ -133,3 +134,15 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode
     assert 'fit has to stand below `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("epochs", "moves"), [(4, False), (5, True)])
+def test_epochs_after_a_plateau_are_counted_from_it(measured, tmp_path, epochs, moves):
+    """Two epochs, a plateau, two more, and only then the stem's weights."""
+    policy = replace(PLAIN, tune="not:**.weight", unfreeze="plateau:1:2=head,2=stem", epochs=epochs, keep="last")
+    run = fit(SMALL, *measured, tmp_path / "run", policy)
+    fresh, trained = (dict(m.named_parameters()) for m in (build(SMALL, seed=PLAIN.seed), run.models[0]))
+    weights = [name for name in fresh if name.startswith("stem.") and name.endswith(".weight")]
+    assert weights
+    assert [not torch.equal(fresh[name], trained[name]) for name in weights] == [moves] * len(weights)
+    assert run.metrics["members"][0]["stages"] == [0, 2]
