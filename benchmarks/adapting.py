@@ -27,8 +27,8 @@ from torch import Tensor, nn
 import agblocks
 from agblocks.adapters import AdapterSpec, adapt, kinds
 from agblocks.data import Table, load, one_hot, split_by_fold
-from agblocks.training.metrics import pearson
-from agblocks.training.ridge import fit_ridge
+from agblocks.training.baseline.ridge import fit_ridge
+from agblocks.training.scores.metrics import pearson
 from agblocks.training.sources import read_construct
 
 RECIPE = "mpra_attention"

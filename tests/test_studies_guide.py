@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agblocks.studies import StudyError, load_study, plan, shipped_studies
-from agblocks.studies.form import PATHS, SECTIONS
-from agblocks.studies.text import DATA_KEYS
+from agblocks.studies.file.form import PATHS, SECTIONS
+from agblocks.studies.file.text import DATA_KEYS
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
 

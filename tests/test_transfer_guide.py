@@ -11,8 +11,8 @@ import pytest
 from agblocks import resolve
 from agblocks.graph.source import read_text
 from agblocks.training import Settings, Transfer, load_run
-from agblocks.training.terms import as_terms
-from agblocks.training.transfer_text import read_transfer
+from agblocks.training.tuning.terms import as_terms
+from agblocks.training.tuning.text import read_transfer
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "transfer.md").read_text()
 

@@ -16,7 +16,7 @@ from ..training.sources import Source
 
 if TYPE_CHECKING:
     from ..training import Transfer
-    from ..training.metrics import Score
+    from ..training.scores.metrics import Score
 
 _SETTINGS = {
     "epochs": "passes over the training rows, at most",
@@ -138,7 +138,7 @@ def transfer_of(file: Path | None, recipe: str, overrides: Sequence[str] | None)
     from dataclasses import replace
 
     from ..graph.resolve import resolve
-    from ..training.transfer_text import read_transfer_file
+    from ..training.tuning.text import read_transfer_file
 
     if file is None:
         return None

@@ -27,14 +27,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="of the resamples")] = 0,
 ) -> None:
     """Score a run: on its own test fold, or on other rows (--data); rows that it trained on are refused."""
-    from ..training.report import evaluate_source
+    from ..training.scores.report import evaluate_source
 
     made, table = evaluate_source(
         run, source, targets=targets, strands=strands or None, seen=seen, bootstrap=bootstrap, seed=seed
     )
     scores_table(f"{run}: {made.part}", [("", s) for s in made.scores])
     if out is not None:
-        from ..training.report import write_evaluation
+        from ..training.scores.report import write_evaluation
 
         write_evaluation(out, made, table)
         print(f"written: {out}")

@@ -80,7 +80,7 @@ def fit(
 
 def print_scores(metrics: object, title: str) -> None:
     """The stored scores of a run's validation and test rows."""
-    from ..training.metrics import Score
+    from ..training.scores.metrics import Score
 
     assert isinstance(metrics, dict)
     rows = [(part, Score.from_dict(s)) for part in ("valid", "test") for s in metrics.get(part, [])]

@@ -70,7 +70,7 @@ def show(
 ) -> None:
     """What a study comes to: its axes, cells, controls, what trains. Everything is checked, nothing is run."""
     from ..studies import load_study, plan
-    from ..studies.describe import described
+    from ..studies.planning.describe import described
 
     print(described(plan(load_study(file, *overrides or ())), out or None, cells=cells))
 

@@ -7,12 +7,12 @@
 A study is a YAML file; see docs/studies.md.
 """
 
-from .cell import Cell
 from .errors import StudyError, WorkError
-from .find import load_study, shipped_studies
-from .plan import Entry, Plan, plan
+from .file.find import load_study, shipped_studies
+from .file.study import Study
+from .planning.cell import Cell
+from .planning.plan import Entry, Plan, plan
 from .run import Summary, run_study
-from .study import Study
 
 __all__ = [
     "Cell",

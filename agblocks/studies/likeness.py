@@ -17,11 +17,11 @@ from ..errors import near
 from ..graph.source import Tree
 from ..training.wiring import FLAG, Wiring, model_inputs
 from ..training.write import write_whole
-from . import models
-from .cell import Cell, digest
 from .errors import WorkError
-from .making import Maker
-from .rows import Rows, described, read_rows
+from .planning import models
+from .planning.cell import Cell, digest
+from .planning.making import Maker
+from .planning.rows import Rows, described, read_rows
 from .similarity import LEAST, POOLS, compare_models
 from .store import Store
 

@@ -10,14 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import near
-from .cell import Cell, digest
-from .costing import measure_costs
+from .cost.costing import measure_costs
 from .engines import Engine, Inline, Outcome, Task
 from .errors import WorkError
+from .file.study import Study
 from .likeness import write_likenesses
-from .plan import Plan, plan
+from .planning.cell import Cell, digest
+from .planning.plan import Plan, plan
 from .store import MOST_FEATURES, Store
-from .study import Study
 from .work import perform
 
 Say = Callable[[str], None]

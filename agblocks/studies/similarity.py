@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import AgblocksError, near
-from ..training.choose import graph_of
+from ..training.tuning.choose import graph_of
 
 LEAST = 4  # rows: the unbiased estimate divides by n - 3
 Pooled = Literal["mean", "flatten"]

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..training.write import write_whole
-from .cell import Cell
 from .errors import WorkError
 from .features.store import Store as Features
+from .planning.cell import Cell
 
 FEATURES = "features.json"
 MOST_FEATURES = 20_000_000_000  # bytes

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars
 
-from ..training.metrics import METRICS
+from ..training.scores.metrics import METRICS
 from .results import Cell, Results
 from .written import Cost, Entry, Scored
 

@@ -8,23 +8,23 @@ Lightning, scikit-learn, safetensors and matplotlib are imported by the function
 """
 
 # Some functions are named as their module: importing them here, at once, settles that the name is the function.
+from .baseline.ridge import Ridge, RidgeProbe, fit_ridge, fit_ridge_features
 from .crossval import crossval
 from .errors import RunError
-from .evaluate import Evaluation, evaluate
 from .fit import fit
-from .frozen import freeze
-from .groups import parameter_groups
-from .metrics import Score, score
-from .plan import Part, Plan, plan
 from .predict import predict, write_predictions
-from .ridge import Ridge, RidgeProbe, fit_ridge, fit_ridge_features
 from .run import Run, load_run, save_run
+from .scores.evaluate import Evaluation, evaluate
+from .scores.metrics import Score, score
 from .settings import Settings
 from .sources import Source, read_data
-from .transfer import Transfer
-from .transfer_fields import TransferError
-from .tune import Tune
-from .unfreeze import Unfreeze
+from .tuning.fields import TransferError
+from .tuning.frozen import freeze
+from .tuning.groups import parameter_groups
+from .tuning.plan import Part, Plan, plan
+from .tuning.transfer import Transfer
+from .tuning.tune import Tune
+from .tuning.unfreeze import Unfreeze
 from .wiring import Target, Wiring, wire
 
 __all__ = [

@@ -15,9 +15,9 @@ from ..graph.adapter_spec import as_spec
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
 from .errors import RunError
-from .frozen import Frozen
 from .settings import Settings
-from .terms import FULL, HEAD
+from .tuning.frozen import Frozen
+from .tuning.terms import FULL, HEAD
 
 Specs = Sequence[AdapterSpec | str | Mapping[str, Any]]
 FOLDER = "adapters"  # of a run, with a file for each member

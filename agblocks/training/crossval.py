@@ -13,14 +13,14 @@ import numpy as np
 
 from ..data import Construct, Table, split_by_fold
 from .adapting import Specs
+from .baseline.ridge import fit_ridge
 from .errors import RunError
-from .evaluate import BOOTSTRAP, evaluate
 from .fit import fit
-from .metrics import Score, score
 from .parallel.processes import is_first
-from .ridge import fit_ridge
+from .scores.evaluate import BOOTSTRAP, evaluate
+from .scores.metrics import Score, score
 from .settings import Settings
-from .transfer import Transfer
+from .tuning.transfer import Transfer
 from .write import write_whole
 
 MODEL, RIDGE = "model", "ridge"
@@ -160,7 +160,7 @@ def crossval(
 
 
 def _write(folder: Path, found: CrossValidation) -> None:
-    from .plots import bars
+    from .scores.plots import bars
 
     write_whole(folder / "crossval.json", (json.dumps(found.to_dict(), indent=1) + "\n").encode())
     text = io.StringIO()

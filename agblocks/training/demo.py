@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import PUBLIC, DataError, Table
+from .baseline.ridge import fit_ridge
 from .errors import RunError
-from .evaluate import BOOTSTRAP, evaluate
 from .fit import fit
-from .metrics import Score, score
 from .presets import PRESETS
-from .ridge import fit_ridge
+from .scores.evaluate import BOOTSTRAP, evaluate
+from .scores.metrics import Score, score
 from .sources import SIMULATED, Source, read_construct, read_data, split
 from .write import write_whole
 
@@ -77,7 +77,7 @@ def _rows(data: str, say: Callable[[str], None]) -> tuple[Source, Table, str]:
 
 
 def _write(folder: Path, made: Demo) -> None:
-    from .plots import bars
+    from .scores.plots import bars
 
     labels = [s.target for s in next(iter(made.scores.values()))]
     bars(

@@ -14,12 +14,12 @@ from ..data import Construct, Splits, Table, check_leaks, inserts
 from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
-from .evaluate import Evaluation, evaluate, report
-from .initial import Initial
 from .run import Model, Run
+from .scores.evaluate import Evaluation, evaluate, report
 from .settings import Settings
 from .sources import stripping
-from .transfer import Transfer, as_transfer, said_once
+from .tuning.initial import Initial
+from .tuning.transfer import Transfer, as_transfer, said_once
 from .wiring import Wiring, check_fits, wire
 from .work import Work, carry_out
 from .write import insert_sum, write_whole

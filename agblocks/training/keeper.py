@@ -15,7 +15,7 @@ from .._torchvision import mend
 from .errors import RunError
 from .module import Fitting
 from .settings import Settings
-from .stages import Stage, is_over, stages
+from .tuning.stages import Stage, is_over, stages
 from .write import write_whole
 
 mend()

@@ -16,12 +16,12 @@ from ..data.draw import keys
 from ..layers.across import apart
 from .average import Average
 from .errors import RunError
-from .frozen import Frozen
-from .groups import groups_of
-from .metrics import score
 from .parallel.shares import SHARES, put_together, rows_of, scale
+from .scores.metrics import score
 from .settings import Settings
-from .stages import Stage, stages
+from .tuning.frozen import Frozen
+from .tuning.groups import groups_of
+from .tuning.stages import Stage, stages
 from .wiring import Wiring
 
 mend()

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 from ..data import Augment, DataError
 from ..errors import near
 from .errors import RunError
-from .rates import Rates, as_rates, rates_text
-from .terms import FULL, Terms, as_terms
-from .tune import Tune
+from .tuning.rates import Rates, as_rates, rates_text
+from .tuning.terms import FULL, Terms, as_terms
+from .tuning.tune import Tune
 
 Schedule = Literal["constant", "cosine", "onecycle"]
 Keep = Literal["best", "last"]

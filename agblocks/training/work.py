@@ -17,13 +17,13 @@ from ..graph.model import GraphModel
 from ..graph.resolve import Resolved
 from .adapting import FOLDER, adapted, record, save_alone
 from .errors import RunError
-from .initial import Initial
 from .parallel.launch import train
 from .parallel.processes import once, rank, together
-from .plan import plan
 from .run import FILE, AnyWiring, Model, Run, load_run, save_run
 from .settings import ANYWHERE, CAME_LATER, Settings
-from .transfer import Transfer
+from .tuning.initial import Initial
+from .tuning.plan import plan
+from .tuning.transfer import Transfer
 from .write import write_whole
 
 if TYPE_CHECKING:
@@ -207,6 +207,6 @@ def _checkpoint(folder: Path, member: int) -> Path:
 
 def plot_members(folder: Path, members: int) -> None:
     """curves.png from the members' CSV files."""
-    from .plots import curves
+    from .scores.plots import curves
 
     curves(folder / "curves.png", [folder / MEMBERS / f"{i}.csv" for i in range(members)])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars
 
-from agblocks.training.metrics import score
+from agblocks.training.scores.metrics import score
 
 TARGETS = {"lentimpra": ["HepG2"], "starrseq": ["Dev_log2_enrichment", "Hk_log2_enrichment"]}
 CONTROLS = ("random", "kmer", "full")

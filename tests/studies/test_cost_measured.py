@@ -9,9 +9,9 @@ import agblocks
 from agblocks.errors import InputError
 from agblocks.graph.cost import cost
 from agblocks.graph.resolve import resolve
-from agblocks.studies import costs
-from agblocks.studies.cost_process import CostError, peak_of
-from agblocks.studies.costs import measure
+from agblocks.studies.cost import measure as costs
+from agblocks.studies.cost.measure import measure
+from agblocks.studies.cost.process import CostError, peak_of
 
 QUICK = {"seconds": 0.01, "memory": False}
 

@@ -16,7 +16,7 @@ from agblocks.studies.statistics.family import half_width, simultaneous, two_sid
 from agblocks.studies.statistics.resampling import resampled
 from agblocks.studies.statistics.spread import mean_of, spread, weights_of
 from agblocks.studies.statistics.words import number, percent
-from agblocks.training.resampled import draw_counts
+from agblocks.training.scores.resampled import draw_counts
 
 # Scores and resamples
 

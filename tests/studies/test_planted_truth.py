@@ -17,7 +17,7 @@ from agblocks import build
 from agblocks.data import reverse_complement
 from agblocks.data.simulate import _IUPAC, MOTIFS
 from agblocks.studies import load_study, plan, run_study
-from agblocks.studies.rows import PAIR
+from agblocks.studies.planning.rows import PAIR
 from agblocks.studies.statistics import Unit, paired
 
 WIDTH, REACH = 13, 83

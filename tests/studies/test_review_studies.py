@@ -13,7 +13,7 @@ from study_helpers import PROBES, TRANSFER, planned
 from agblocks.data import Construct, Loader, encode, one_hot_codes
 from agblocks.errors import AgblocksError
 from agblocks.studies import StudyError, WorkError, likeness, load_study, plan, run_study
-from agblocks.studies.rows import read_rows
+from agblocks.studies.planning.rows import read_rows
 from agblocks.studies.similarity import compare_models
 from agblocks.studies.store import Store
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from agblocks.studies import load_study, plan, run_study, shipped_studies
-from agblocks.studies.find import shipped_folder
+from agblocks.studies.file.find import shipped_folder
 
 NAMES = (
     "adapters", "data_size", "freeze_depth", "head_sweep", "reinit_from", "stage_transfer", "unfreeze_schedule"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from study_helpers import PROBES, TRANSFER, planned
 
 from agblocks.studies import Cell, StudyError, load_study, plan
-from agblocks.studies.cell import digest
-from agblocks.studies.rows import parts, read_rows
+from agblocks.studies.planning.cell import digest
+from agblocks.studies.planning.rows import parts, read_rows
 
 BEFORE = {text: planned(text) for text in (PROBES, TRANSFER)}
 QUICK = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -168,7 +168,9 @@ vary:
     made = plan(load_study(both))
     first = [made.cells[need] for entry in made.entries for need in made.cells[entry.cell].needs]
     assert len({cell.id for cell in first}) == 3
-    alone = both.replace("recipe: each", "recipe: tiny, set.encoder.growth: 16").replace("    narrow: {recipe: tiny}\n", "")
+    alone = both.replace("recipe: each", "recipe: tiny, set.encoder.growth: 16").replace(
+        "    narrow: {recipe: tiny}\n", ""
+    )
     alone = alone.replace("    legnet: {recipe: study_legnet}\n", "")
     [wide] = [cell for cell in plan(load_study(alone)).cells.values() if not cell.needs]
     assert wide.id == first[1].id
@@ -177,7 +179,7 @@ vary:
 def test_rows_that_cannot_be_had_are_looked_for_once(monkeypatch):
     """A download that fails takes its time once, and every cell is told."""
     from agblocks.data import DataError
-    from agblocks.studies import making
+    from agblocks.studies.planning import making
 
     asked = []
 

@@ -264,7 +264,7 @@ def test_each_model_is_measured_once(tmp_path):
 
 SIMILAR = """
 similarity:
-  with and without:
+  with_and_without:
     data: sim
     rows: {recipe: tiny, weights: base}
     columns: {recipe: tiny, seed: 1, tap: "encoder.stage[12]"}
@@ -275,7 +275,7 @@ def test_similarity_of_stages(tmp_path):
     """Whole, from the models that the study trains, and not worked out again; its models come first."""
     text = TRANSFER.replace("  set: {encoder.stages: 3}\n", "") + SIMILAR
     study = planned(text, "vary.way={probe: {fit: ridge}}", "vary.tap=[encoder.stage1]", "controls=[random]")
-    assert study.to_dict()["similarity"] == ["with and without"]
+    assert study.to_dict()["similarity"] == ["with_and_without"]
     assert run_study(study, tmp_path / "out").ok
     (file,) = tmp_path.glob("out/similarity/*.json")
     made = json.loads(file.read_text())
@@ -289,5 +289,5 @@ def test_similarity_of_stages(tmp_path):
         ("[12]", "[89]"),
         ("data: sim\n    rows", "data: sin\n    rows"),
     ):
-        with pytest.raises(StudyError, match="similarity.with and without"):
+        with pytest.raises(StudyError, match="similarity.with_and_without"):
             planned(text.replace(change, said))

@@ -16,8 +16,8 @@ from agblocks.cli import main
 from agblocks.data import Construct
 from agblocks.training import RunError, Settings, fit, load_run, wire
 from agblocks.training.average import Average
-from agblocks.training.frozen import freeze
 from agblocks.training.run import FILE
+from agblocks.training.tuning.frozen import freeze
 
 # No bias before a batch norm: its gradient is rounding, which Adam makes large.
 DEEPER = stack(stem(), block(channels=6, norm="rms_batch"), block(channels=8, norm="rms_batch", statistics="ema"))

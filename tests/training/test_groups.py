@@ -14,11 +14,11 @@ from tune_helpers import LAYERED, THREE, made, trained_names
 
 from agblocks import build
 from agblocks.training import RunError, Settings
-from agblocks.training.frozen import freeze
-from agblocks.training.groups import parameter_groups
 from agblocks.training.module import schedule
-from agblocks.training.plan import plan
-from agblocks.training.tune import Tune
+from agblocks.training.tuning.frozen import freeze
+from agblocks.training.tuning.groups import parameter_groups
+from agblocks.training.tuning.plan import plan
+from agblocks.training.tuning.tune import Tune
 
 RECIPES = ("tiny", "alphagenome_small", "borzoi_small", "enformer_small", "dream_attn_small", "mpralegnet_small")
 

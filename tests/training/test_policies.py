@@ -12,8 +12,8 @@ from tune_helpers import LAYERED, block, changed, made, stack, state, stem
 
 from agblocks import build
 from agblocks.training import RunError, Settings, Transfer, Tune, Unfreeze
-from agblocks.training.frozen import freeze
-from agblocks.training.rates import as_rates
+from agblocks.training.tuning.frozen import freeze
+from agblocks.training.tuning.rates import as_rates
 
 NORMS = stack(stem(norm="batch"), block(channels=6, norm="rms_batch"), block(norm="rms_batch", statistics="ema"))
 MODELS = {
@@ -191,7 +191,7 @@ def test_freezing_is_training_the_rest(data):
 @settings(max_examples=40)
 @given(st.data())
 def test_the_narrowest_rate_counts(data):
-    from agblocks.training.groups import parameter_groups
+    from agblocks.training.tuning.groups import parameter_groups
 
     name = data.draw(st.sampled_from(["layered", "norms", "mpra_small"]))
     model, reading = MODELS[name], READINGS[name]

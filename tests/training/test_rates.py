@@ -13,9 +13,9 @@ from tune_helpers import LAYERED, block, changed, made, stack, state, stem
 from agblocks import resolve
 from agblocks.data import Construct
 from agblocks.training import RunError, Settings, wire
-from agblocks.training.groups import groups_of, parameter_groups
-from agblocks.training.plan import plan
-from agblocks.training.rates import as_rates
+from agblocks.training.tuning.groups import groups_of, parameter_groups
+from agblocks.training.tuning.plan import plan
+from agblocks.training.tuning.rates import as_rates
 
 DEEPER = stack(stem(), block(channels=6, norm="rms_batch"), block(channels=8, norm="rms_batch", statistics="ema"))
 CHOSEN = Settings(

@@ -14,10 +14,10 @@ from tune_helpers import LAYERED, block, made, stack, state, stem
 from agblocks import build, reset_parameters, resolve
 from agblocks.data import Construct
 from agblocks.training import RunError, Settings, fit, load_run, predict, save_run, wire
-from agblocks.training.initial import DRAWN, REDRAWN, Initial
-from agblocks.training.loads import Load
-from agblocks.training.reinit import redrawn_names
 from agblocks.training.run import Run
+from agblocks.training.tuning.initial import DRAWN, REDRAWN, Initial
+from agblocks.training.tuning.loads import Load
+from agblocks.training.tuning.reinit import redrawn_names
 
 NORMS = stack(stem(norm="batch"), block(channels=6, norm="rms_batch"), block(norm="rms_batch", statistics="ema"))
 RECIPES = (

@@ -13,8 +13,8 @@ from training_helpers import QUICK, SMALL, table_and_splits
 
 from agblocks import build, resolve
 from agblocks.training import RunError, Settings, Transfer, TransferError, crossval, fit
-from agblocks.training.stages import stages
-from agblocks.training.transfer import said_once
+from agblocks.training.tuning.stages import stages
+from agblocks.training.tuning.transfer import said_once
 
 PLAIN = replace(QUICK, ema=0.0)
 

@@ -8,8 +8,8 @@ from sklearn.linear_model import Ridge as Regression
 from sklearn.preprocessing import StandardScaler
 
 from agblocks.training import RunError
-from agblocks.training.ridge import PENALTIES, fit_ridge_features
-from agblocks.training.spectrum import Spectrum, Standard
+from agblocks.training.baseline.ridge import PENALTIES, fit_ridge_features
+from agblocks.training.baseline.spectrum import Spectrum, Standard
 
 
 def made(rows, features, targets=1, held=20, seed=0, noise=1.0, dtype=np.float64):
@@ -84,7 +84,7 @@ def test_by_rows_and_by_features_are_one_answer():
 def test_work_in_pieces_changes_nothing(monkeypatch):
     x, y, held, wanted = made(53, 20, 2)
     whole = fit_ridge_features(x, y, held, wanted)
-    monkeypatch.setattr("agblocks.training.spectrum._CHUNK", 7 * 20)
+    monkeypatch.setattr("agblocks.training.baseline.spectrum._CHUNK", 7 * 20)
     pieces = fit_ridge_features(x, y, held, wanted)
     np.testing.assert_allclose(whole.predict(held), pieces.predict(held), atol=1e-9)
     assert whole.penalties == pieces.penalties

@@ -18,7 +18,7 @@ from agblocks import resolve
 from agblocks.data import Construct
 from agblocks.training import RunError, Settings, Unfreeze, fit, load_run, wire
 from agblocks.training.run import FILE
-from agblocks.training.stages import best_of, is_over, stages
+from agblocks.training.tuning.stages import best_of, is_over, stages
 
 DEEPER = stack(stem(), block(channels=6, norm="rms_batch"), block(channels=8, norm="rms_batch", statistics="ema"))
 TWO = Settings(

@@ -19,9 +19,9 @@ from agblocks.cli import app
 from agblocks.errors import AgblocksError
 from agblocks.graph.adapter_kinds import kinds
 from agblocks.training import RunError, Settings, fit, load_run, predict
-from agblocks.training.groups import groups_of
 from agblocks.training.module import Fitting
 from agblocks.training.run import FILE
+from agblocks.training.tuning.groups import groups_of
 
 ATTENTION = {
     "recipe": 1,

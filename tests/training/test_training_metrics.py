@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from agblocks.training import RunError, Score, score
-from agblocks.training.metrics import _bootstrap, ranks
+from agblocks.training.scores.metrics import _bootstrap, ranks
 
 # Whole numbers: ties are common, and no spread is so small that rounding decides.
 columns = st.integers(3, 30).flatmap(

@@ -17,7 +17,7 @@ def module_under_test():
 
 
 def test_norms_and_biases_do_not_decay():
-    from agblocks.training.groups import parameter_groups
+    from agblocks.training.tuning.groups import parameter_groups
 
     model = build(SMALL, seed=0)
     decays, spared = parameter_groups(model, 0.1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agblocks.data import Splits, Table, reverse_complement, simulate_mpra, split_by_fold
 from agblocks.training import RunError, fit_ridge, score
-from agblocks.training.ridge import kmer_counts
+from agblocks.training.baseline.ridge import kmer_counts
 
 
 @given(st.text("ACGTN", min_size=1, max_size=30), st.integers(1, 4))

@@ -17,11 +17,11 @@ from agblocks import AdapterSpec, RecipeError, resolve
 from agblocks.cli import main
 from agblocks.training import RunError, Settings, Transfer, TransferError, Unfreeze, fit, load_run
 from agblocks.training.fit import said_once
-from agblocks.training.loads import Load
-from agblocks.training.rates import as_rates, rates_text
 from agblocks.training.run import FILE
-from agblocks.training.transfer_text import read_transfer_file
-from agblocks.training.unfreeze import as_steps
+from agblocks.training.tuning.loads import Load
+from agblocks.training.tuning.rates import as_rates, rates_text
+from agblocks.training.tuning.text import read_transfer_file
+from agblocks.training.tuning.unfreeze import as_steps
 
 # As data
 

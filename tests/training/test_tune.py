@@ -14,9 +14,9 @@ from tune_helpers import LAYERED, THREE, block, changed, made, nodes_of, stack, 
 
 from agblocks import build, resolve
 from agblocks.training import RunError, Settings
-from agblocks.training.choose import following, matches
-from agblocks.training.frozen import freeze
-from agblocks.training.tune import Tune
+from agblocks.training.tuning.choose import following, matches
+from agblocks.training.tuning.frozen import freeze
+from agblocks.training.tuning.tune import Tune
 
 RECIPES = ("tiny", "alphagenome_small", "borzoi_small", "dream_cnn_small", "mpralegnet_small")
 

@@ -11,7 +11,7 @@ from ...graph.build import build
 from ...graph.resolve import resolve
 from ...training.adapting import tuned, with_adapters
 from ...training.settings import Settings
-from ...training.transfer import said_once
+from ...training.tuning.transfer import said_once
 from .usable import needed_variants, usable
 
 

@@ -20,9 +20,9 @@ from ...graph.model import GraphModel
 from ...graph.resolved import Resolved
 from ...training import Evaluation, RunError, Settings, evaluate
 from ...training.fit import OnSequences
-from ...training.frozen import Frozen
-from ...training.groups import groups_of
 from ...training.predict import loader
+from ...training.tuning.frozen import Frozen
+from ...training.tuning.groups import groups_of
 from ...training.wiring import Wiring
 from .extract import extract
 from .key import row_keys

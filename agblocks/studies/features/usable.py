@@ -11,8 +11,8 @@ from ...adapters import Adapted
 from ...graph.cut import boundary
 from ...graph.model import GraphModel
 from ...layers.rest import STATISTICS
-from ...training.frozen import Frozen
 from ...training.settings import Settings
+from ...training.tuning.frozen import Frozen
 from .variants import Variants
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...errors import AgblocksError
-from ...training.metrics import METRICS
+from ...training.scores.metrics import METRICS
 from ...training.write import write_whole
 from ..results import read
 from ..table import table

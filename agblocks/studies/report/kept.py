@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...training.metrics import pearson
+from ...training.scores.metrics import pearson
 from ..statistics import Unit, UnitsError
 from ..written import Result, Scored
 from .groups import Group, Grouped

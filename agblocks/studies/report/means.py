@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...training.metrics import METRICS
+from ...training.scores.metrics import METRICS
 from .. import statistics
 from .groups import Grouped
 from .kept import Kept

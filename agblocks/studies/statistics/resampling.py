@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import near
-from ...training.metrics import METRICS, why_no_correlation
-from ...training.resampled import draw_counts, weighted_pearson, weighted_spearman
+from ...training.scores.metrics import METRICS, why_no_correlation
+from ...training.scores.resampled import draw_counts, weighted_pearson, weighted_spearman
 from .units import Unit, UnitsError
 
 Array = NDArray[np.float64]

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...training.evaluate import BOOTSTRAP
-from ...training.metrics import Score, score
-from ...training.ridge import PENALTIES, fit_ridge_features
-from ..cell import Cell
+from ...training.baseline.ridge import PENALTIES, fit_ridge_features
+from ...training.scores.evaluate import BOOTSTRAP
+from ...training.scores.metrics import Score, score
 from ..errors import WorkError
-from ..rows import Rows, parts
+from ..planning.cell import Cell
+from ..planning.rows import Rows, parts
 from ..store import Predictions
 from .outcome import Done
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ...graph.model import GraphModel
 from ...graph.resolved import Resolved
-from ...training.initial import Initial
 from ...training.settings import Settings
-from .. import models
-from ..cell import Cell, digest
+from ...training.tuning.initial import Initial
 from ..errors import WorkError
 from ..features import Store as FeatureStore
 from ..features import Tap, extract
-from ..rows import Rows
+from ..planning import models
+from ..planning.cell import Cell, digest
+from ..planning.rows import Rows
 from ..store import Store
 from .gradient import sources
 

@@ -10,10 +10,10 @@ from typing import Any
 from ...training import Evaluation, Settings, evaluate, fit
 from ...training.errors import RunError
 from ...training.run import Run
-from ..cell import Cell
 from ..errors import WorkError
 from ..features.training import OnFeatures
-from ..rows import parts, read_rows
+from ..planning.cell import Cell
+from ..planning.rows import parts, read_rows
 from ..store import RUN, Predictions, Store
 from .outcome import Done
 from .perform import Ended

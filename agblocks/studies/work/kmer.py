@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from ...data import inserts
-from ...training.kmers import kmer_counts
-from ...training.ridge import ALPHAS
-from ..cell import Cell
-from ..rows import read_rows
+from ...training.baseline.kmers import kmer_counts
+from ...training.baseline.ridge import ALPHAS
+from ..planning.cell import Cell
+from ..planning.rows import read_rows
 from ..store import Store
 from .closed import fitted
 from .perform import Ended

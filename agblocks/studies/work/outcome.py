@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...training.metrics import Score
-from ..cell import Cell
+from ...training.scores.metrics import Score
+from ..planning.cell import Cell
 from ..store import Predictions
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from ..cell import Cell
 from ..engines.task import Outcome, Task
+from ..planning.cell import Cell
 from ..store import Store
 from .memory import Peak
 from .outcome import Done, failure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ..cell import Cell
-from ..rows import read_rows
+from ..planning.cell import Cell
+from ..planning.rows import read_rows
 from ..store import Store
 from .closed import fitted
 from .frozen import frozen_features

@@ -13,10 +13,10 @@ from ...graph.model import GraphModel
 from ...graph.resolve import Resolved, resolve
 from ..adapting import Specs, tuned, with_adapters
 from ..errors import RunError
-from ..initial import Initial
 from ..run import Model, Run
 from ..settings import Settings
-from ..transfer import Transfer, as_transfer, said_once
+from ..tuning.initial import Initial
+from ..tuning.transfer import Transfer, as_transfer, said_once
 from ..work import Work, carry_out
 from ..write import write_whole
 from .evaluate import evaluate_windows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RunError
-from ..metrics import Interval
+from ..scores.metrics import Interval
 
 Array = NDArray[np.float64]
 _NAN = float("nan")

@@ -13,8 +13,8 @@ from ...data import Splits
 from ...data.draw import ORDER, keys
 from ...data.tracks import GenomeTracks, Windows
 from ...data.tracks.windows import Whole
+from ..baseline.ridge import RidgeProbe, fit_ridge_features
 from ..errors import RunError
-from ..ridge import RidgeProbe, fit_ridge_features
 from .evaluate import BOOTSTRAP, TrackEvaluation, bins_seen, block_numbers, unseen
 from .heads import HeadTracks
 from .module import moments

@@ -1,0 +1,1 @@
+"""A study as it is written: its form, where it is found, what is wrong with it."""

@@ -1,0 +1,1 @@
+"""From a study to its cells: what each does, beside what, after what."""
