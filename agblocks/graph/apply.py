@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import Mark, near
 from .claims import Claims
-from .schema import Findings, NodeSpec, Recipe, Verb, input_port
+from .forms import Findings
+from .schema import NodeSpec, Recipe, Verb, input_port
 from .source import Tree
 
 if TYPE_CHECKING:

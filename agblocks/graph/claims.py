@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import Mark
-from .schema import Findings
+from .forms import Findings
 
 
 class Claims:

@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import Mark, RecipeError
 from .apply import apply
 from .find import Source, find, find_from
-from .schema import Findings, NodeSpec, Recipe, Verb, read_recipe
+from .forms import Findings
+from .schema import NodeSpec, Recipe, Verb, read_recipe
 from .source import Tree, from_override, from_python, read_text
 
 MOST_BASES = 8

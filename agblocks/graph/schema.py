@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from ..errors import Mark, Problem, near, shown
+from ..errors import Mark, shown
 from .find import Source
+from .forms import Findings, entries, mapping, named, text, texts
 from .signature import Port, parse_axes
 from .source import Tree
 
@@ -110,17 +111,10 @@ class Recipe:
     optional: frozenset[str] = frozenset()  # inputs that a call may leave out
 
 
-class Findings(list[Problem]):
-    """Problems as they are found; `find` adds one."""
-
-    def find(self, message: str, mark: Mark | None, path: str = "", *notes: str) -> None:
-        self.append(Problem(message, mark, path, notes))
-
-
 def read_recipe(source: Source, findings: Findings) -> Recipe:
     """The recipe in a source's tree; whatever has the wrong form is a finding and left out."""
     tree, default_name = source.tree, source.file.stem if source.file else "recipe"
-    top = _mapping(tree, "", RECIPE_KEYS, findings)
+    top = mapping(tree, "", RECIPE_KEYS, findings)
     version = top.get("recipe")
     if version is None or type(version.value) is not int or version.value != VERSION:
         found = version.kind if version else "none"
@@ -129,7 +123,7 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
             version.mark if version else tree.mark,
             "recipe",
         )
-    name = _text(top.get("name"), "name", findings) or default_name
+    name = text(top.get("name"), "name", findings) or default_name
     base = top.get("base")
     if base is not None and not isinstance(base.value, str):
         findings.find(f"base should be a recipe's name or path, not {base.kind}", base.mark, "base")
@@ -137,7 +131,7 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
     inputs, optional, broken = _inputs(top.get("inputs"), findings)
     nodes: dict[str, NodeSpec] = {}
     for section in ("nodes", "heads"):
-        for n, t, mark in _entries(top.get(section), section, findings):
+        for n, t, mark in entries(top.get(section), section, findings):
             if n in nodes or n in inputs:
                 other = nodes[n].mark if n in nodes else inputs[n].mark
                 findings.find(f"{n!r} is named twice; first at {other}", mark, f"{section}.{n}")
@@ -151,23 +145,23 @@ def read_recipe(source: Source, findings: Findings) -> Recipe:
             else:
                 nodes[n] = replace(spec, mark=mark, origin=source)
     replaced: dict[str, NodeSpec] = {}
-    for n, t, mark in _entries(top.get("replace"), "replace", findings):
+    for n, t, mark in entries(top.get("replace"), "replace", findings):
         spec = _node(n, t, f"replace.{n}", n.startswith("heads."), findings, wired=False)
         if spec is not None:
             replaced[n] = replace(spec, mark=mark, origin=source, touched=(Verb("replaced", mark),))
     settings = top.get("set")
-    sets = dict(_named_trees(settings, "set", findings))
+    sets = dict(named(settings, "set", findings))
     return Recipe(
         name=name,
         base=base,
         inputs=inputs,
         nodes=nodes,
-        remove=_texts(top.get("remove"), "remove", findings),
+        remove=texts(top.get("remove"), "remove", findings),
         replace=replaced,
         set=sets,
         set_marks=dict(settings.keys) if settings is not None else {},
-        keep=_texts(top.get("keep"), "keep", findings),
-        cut=_texts(top.get("cut"), "cut", findings),
+        keep=texts(top.get("keep"), "keep", findings),
+        cut=texts(top.get("cut"), "cut", findings),
         adapters=top.get("adapters"),
         broken=frozenset(broken),
         optional=optional,
@@ -216,7 +210,7 @@ def _inputs(tree: Tree | None, findings: Findings) -> tuple[dict[str, Tree], fro
     marks: dict[str, Mark | None] = {}
     optional: set[str] = set()
     broken: set[str] = set()
-    for written, axes, mark in _entries(tree, "inputs", findings):
+    for written, axes, mark in entries(tree, "inputs", findings):
         name = written.removesuffix("?")
         port = input_port(axes)
         if name in marks:
@@ -233,7 +227,7 @@ def _inputs(tree: Tree | None, findings: Findings) -> tuple[dict[str, Tree], fro
 
 def _node(name: str, tree: Tree, path: str, head: bool, findings: Findings, wired: bool = True) -> NodeSpec | None:
     keys = HEAD_KEYS if head or not wired else NODE_KEYS
-    parts = _mapping(tree, path, keys, findings)
+    parts = mapping(tree, path, keys, findings)
     block, recipe = parts.get("block"), parts.get("recipe")
     if (block is None) == (recipe is None):
         if tree.is_map:
@@ -290,46 +284,3 @@ def _wiring(tree: Tree, path: str, findings: Findings) -> bool:
             findings.find(f"an input is an edge's name, not {edge.kind}", edge.mark, f"{path}.{port}")
             good = False
     return good
-
-
-def _mapping(tree: Tree, path: str, keys: tuple[str, ...], findings: Findings) -> dict[str, Tree]:
-    if not tree.is_map:
-        findings.find(f"{path or 'a recipe'} should be a mapping, not {tree.kind}", tree.mark, path)
-        return {}
-    for key in tree.value:
-        if key not in keys:
-            where = f"{path}.{key}" if path else key
-            findings.find(f"there is no key {shown(key)} here; {near(key, keys)}", tree.key_mark(key), where)
-    return {key: child for key, child in tree.value.items() if key in keys}
-
-
-def _entries(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree, Mark | None]]:
-    return [(n, t, tree.key_mark(n)) for n, t in _named_trees(tree, path, findings)] if tree is not None else []
-
-
-def _named_trees(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree]]:
-    if tree is None:
-        return []
-    if not tree.is_map:
-        findings.find(f"{path} should be a mapping from names, not {tree.kind}", tree.mark, path)
-        return []
-    return list(tree.value.items())
-
-
-def _texts(tree: Tree | None, path: str, findings: Findings) -> tuple[Tree, ...]:
-    if tree is None:
-        return ()
-    items = tree.value if tree.is_list else [tree]
-    for index, item in enumerate(items):
-        if not isinstance(item.value, str):
-            findings.find(f"{path} lists names or patterns, not {item.kind}", item.mark, f"{path}[{index}]")
-    return tuple(item for item in items if isinstance(item.value, str))
-
-
-def _text(tree: Tree | None, path: str, findings: Findings) -> str | None:
-    if tree is None:
-        return None
-    if not isinstance(tree.value, str) or not re.fullmatch(r"[\w.+-]{1,100}", tree.value):
-        findings.find(f"{path} should be a word, not {tree.kind}", tree.mark, path)
-        return None
-    return tree.value

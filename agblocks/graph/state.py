@@ -8,10 +8,11 @@ from fractions import Fraction
 
 from ..errors import Mark
 from .find import Source
+from .forms import Findings
 from .infer import EdgeInfo
 from .nodes import Edge, Pyramid, stride_of
 from .resolved import ResolvedNode
-from .schema import Findings, NodeSpec, Verb
+from .schema import NodeSpec, Verb
 from .source import Tree
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Mark, Problem, RecipeError, near, shown
-from ...graph.schema import Findings
+from ...graph.forms import Findings
 from ...graph.source import Tree, from_override, from_python, read_file, read_text
 from ..errors import StudyError
 from .study import Study

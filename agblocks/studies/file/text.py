@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Mark, near, shown
-from ...graph.schema import Findings
+from ...graph.forms import Findings, mapping, named
 from ...graph.source import Tree
 from .form import EACH, OF_EACH, PATHS, clash, entries, wrong_path, wrong_value
 from .study import CONTROLS, Axis, Option, Study, Values, label_of
@@ -27,7 +27,8 @@ KEEP = ("weights",)
 
 def read_study(tree: Tree, name: str, file: Path | None, findings: Findings) -> Study:
     """The study in a tree; whatever has the wrong form is a finding and left out."""
-    top = _mapping(tree, "", STUDY_KEYS, findings)
+    top = mapping(tree, "", STUDY_KEYS, findings, "a study")
+    top = {key: child for key, child in top.items() if key == "cell" or child.value is not None}  # null: left out
     version = top.get("study")
     if version is None or type(version.value) is not int or version.value != VERSION:
         found = version.kind if version else "none"
@@ -35,14 +36,14 @@ def read_study(tree: Tree, name: str, file: Path | None, findings: Findings) -> 
             f"the first key should be 'study: {VERSION}', the version of the form, but there is {found}",
             version.mark if version else tree.mark, "study",
         )  # fmt: skip
-    data = {n: _data(t, f"data.{n}", findings) for n, t in _named(top.get("data"), "data", findings)}
-    models = _named(top.get("pretrain"), "pretrain", findings)
+    data = {n: _data(t, f"data.{n}", findings) for n, t in named(top.get("data"), "data", findings)}
+    models = named(top.get("pretrain"), "pretrain", findings)
     pretrain = {n: _values(t, f"pretrain.{n}", findings, pretrain=True) for n, t in models}
     base = _values(top["cell"], "cell", findings) if "cell" in top else {}
     if "cell" not in top:
         findings.find("a study says what its cells are: 'cell: {data: ..., recipe: ...}'", tree.mark, "cell")
     axes = tuple(
-        axis for n, t in _named(top.get("vary"), "vary", findings)
+        axis for n, t in named(top.get("vary"), "vary", findings)
         if (axis := _axis(n, t, top["vary"].key_mark(n), findings)) is not None
     )  # fmt: skip
     _clashes(axes, findings)
@@ -64,7 +65,7 @@ def read_study(tree: Tree, name: str, file: Path | None, findings: Findings) -> 
         listed=_listed(top.get("cells"), findings),
         controls=_chosen(top.get("controls"), "controls", CONTROLS, findings),
         reference={k: v[0] for k, v in reference.items()} if reference else None,
-        similarity=dict(_named(top.get("similarity"), "similarity", findings)),
+        similarity=dict(named(top.get("similarity"), "similarity", findings)),
         report=_report(top.get("report"), [axis.name for axis in axes], findings),
         keep=_chosen(top.get("keep"), "keep", KEEP, findings),
         resources=_resources(top.get("resources"), findings),
@@ -77,7 +78,7 @@ def read_study(tree: Tree, name: str, file: Path | None, findings: Findings) -> 
 def _data(tree: Tree, path: str, findings: Findings) -> Values:
     if isinstance(tree.value, str):  # `human: human_lentimpra_3k`
         return {"data": tree}
-    values = _mapping(tree, path, DATA_KEYS, findings)
+    values = mapping(tree, path, DATA_KEYS, findings)
     if ("data" in values) == ("simulate" in values):
         findings.find("rows come from 'data', a file or a public set, or from 'simulate'", tree.mark, path)
     return values
@@ -214,7 +215,7 @@ def _report(tree: Tree | None, axes: list[str], findings: Findings) -> dict[str,
     if tree is None:
         return {}
     found: dict[str, Any] = {}
-    for key, child in _mapping(tree, "report", REPORT_KEYS, findings).items():
+    for key, child in mapping(tree, "report", REPORT_KEYS, findings).items():
         value = child.plain()
         several = key in ("panel", "over")
         names = value if several and isinstance(value, list) else [value]
@@ -229,32 +230,12 @@ def _resources(tree: Tree | None, findings: Findings) -> dict[str, float]:
     if tree is None:
         return {}
     found = {}
-    for key, child in _mapping(tree, "resources", RESOURCES, findings).items():
+    for key, child in mapping(tree, "resources", RESOURCES, findings).items():
         if isinstance(child.value, bool) or not isinstance(child.value, int | float) or child.value < 0:
             findings.find(f"wanted a number from 0, not {child.kind}", child.mark, f"resources.{key}")
         else:
             found[key] = float(child.value)
     return found
-
-
-def _named(tree: Tree | None, path: str, findings: Findings) -> list[tuple[str, Tree]]:
-    if tree is None or tree.value is None:
-        return []
-    if not tree.is_map:
-        findings.find(f"{path} should be a mapping from names, not {tree.kind}", tree.mark, path)
-        return []
-    return list(tree.value.items())
-
-
-def _mapping(tree: Tree, path: str, keys: tuple[str, ...], findings: Findings) -> dict[str, Tree]:
-    if not tree.is_map:
-        findings.find(f"{path or 'a study'} should be a mapping, not {tree.kind}", tree.mark, path)
-        return {}
-    for key in tree.value:
-        if key not in keys:
-            where = f"{path}.{key}" if path else key
-            findings.find(f"there is no key {shown(key)} here; {near(key, keys)}", tree.key_mark(key), where)
-    return {key: child for key, child in tree.value.items() if key in keys}
 
 
 __all__ = ["DATA_KEYS", "PATHS", "STUDY_KEYS", "read_study"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import AgblocksError, Mark, Problem, RecipeError, near
-from ...graph.schema import Findings
+from ...graph.forms import Findings
 from ...graph.source import Tree
 from ..errors import StudyError
 from ..file.form import DEFAULTS
