@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, count, near
+from .bed import bed_lines, interval
 from .names import ChromosomeNames
 
 Ends = Literal["drop", "pad"]
@@ -95,17 +96,11 @@ def read_bed(
     if length is not None and length < 1:
         raise DataError(f"windows of {length} bases: wanted a whole number from 1")
     names = names or ChromosomeNames()
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     problems: list[str] = []
     found: list[tuple[int, str, int, int, str]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
-            continue
+    for number, cells in bed_lines(path):
         try:
-            found.append((number, *_interval(line, lengths, names)))
+            found.append((number, *interval(cells, lengths, names), cells[3].strip() if len(cells) > 3 else ""))
         except DataError as error:
             problems.append(f"line {number}: {error}")
     sizes = {stop - start for _, _, start, stop, _ in found}
@@ -137,18 +132,6 @@ def _windows(
     parts = [row[2] for row, keep in zip(rows, kept, strict=True) if keep]
     said = tuple(parts) if all(part in PARTS for part in parts) else ()
     return Windows(length, tuple(lengths), chromosome[kept], start[kept], said, int((~kept).sum()))
-
-
-def _interval(line: str, lengths: Mapping[str, int], names: ChromosomeNames) -> tuple[str, int, int, str]:
-    cells = line.split("\t") if "\t" in line else line.split()
-    if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()):
-        raise DataError(f"found {line[:60]!r}; wanted chromosome, start and stop, apart by tabs")
-    name, start, stop = names.want(cells[0], lengths, "the genome"), int(cells[1]), int(cells[2])
-    if not start < stop <= lengths[name]:
-        raise DataError(
-            f"{cells[0]}:{start:,}-{stop:,}; wanted a start below its stop, and that up to {lengths[name]:,}"
-        )
-    return name, start, stop, cells[3].strip() if len(cells) > 3 else ""
 
 
 def _check_ends(ends: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...data import DataError
 from ...data.errors import count
 from ...data.tracks import ChromosomeNames
+from ...data.tracks.bed import bed_lines, interval
 
 Region = tuple[str, int, int]
 
@@ -43,14 +44,13 @@ def _read(regions: str | Path | Iterable[Region], lengths: Mapping[str, int], na
     problems: list[str] = []
     if isinstance(regions, (str, Path)):
         where = f"{regions}: "
-        lines = _lines(Path(regions))
-        cells = [(f"line {number}", line.split("\t") if "\t" in line else line.split()) for number, line in lines]
+        cells = [(f"line {number}", parts) for number, parts in bed_lines(regions)]
     else:
         where = ""
         cells = [(f"region {number}", [str(part) for part in region]) for number, region in enumerate(regions, start=1)]
     for place, parts in cells:
         try:
-            found.append(_region(parts, lengths, names))
+            found.append(interval(parts, lengths, names))
         except DataError as error:
             problems.append(f"{place}: {error}")
     if problems:
@@ -58,24 +58,6 @@ def _read(regions: str | Path | Iterable[Region], lengths: Mapping[str, int], na
     if not found:
         raise DataError(f"{where}no regions; wanted chromosome, start and end of each, from 0, without the end")
     return found
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    skipped = ("#", "track ", "browser ")
-    return [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.startswith(skipped)]
-
-
-def _region(cells: Sequence[str], lengths: Mapping[str, int], names: ChromosomeNames) -> Region:
-    if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()):
-        raise DataError(f"found {' '.join(cells)[:60]!r}; wanted chromosome, start and end")
-    name, start, end = names.want(cells[0], lengths, "the genome"), int(cells[1]), int(cells[2])
-    if not start < end <= lengths[name]:
-        raise DataError(f"{cells[0]}:{start:,}-{end:,}; wanted a start below its end, and that up to {lengths[name]:,}")
-    return name, start, end
 
 
 def _joined(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

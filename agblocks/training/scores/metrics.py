@@ -38,7 +38,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, nan as None."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        return {k: plain(v) for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Score:
@@ -142,9 +142,10 @@ def _interval(values: Array) -> Interval:
     return float(low), float(high)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A score's value for JSON: nan as None, tuples as lists."""
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and np.isnan(value) else value
 
 

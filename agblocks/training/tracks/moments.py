@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RunError
-from ..scores.metrics import Interval
+from ..scores.metrics import Interval, plain
 
 Array = NDArray[np.float64]
 _NAN = float("nan")
@@ -42,7 +42,7 @@ class TrackScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, nan as None."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        return {k: plain(v) for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AcrossScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, nan as None."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        return {k: plain(v) for k, v in asdict(self).items()}
 
 
 class Moments:
@@ -180,9 +180,3 @@ def back(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a score from its plain values."""
     nan = lambda v: _NAN if v is None else v  # noqa: E731
     return {k: tuple(map(nan, v)) if isinstance(v, list) else nan(v) for k, v in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
