@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
 import signal
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -251,4 +253,24 @@ def test_variable_lengths_train(tmp_path):
     table, splits = table_and_splits()
     cut = tuple(s[: 40 - i % 3] for i, s in enumerate(table.sequences))
     run = fit(SMALL, replace(table, sequences=cut), splits, tmp_path / "run", replace(QUICK, epochs=1))
+    assert run.metrics["test"][0]["n"] == len(splits.test)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_a_row_that_alone_has_its_length(tmp_path, norm):
+    """Torch's batch norm refuses it in the middle of training; where none is, the row trains like any other."""
+    table, splits = table_and_splits()
+    lone, sequences = int(splits.train[5]), list(table.sequences)
+    sequences[lone] = sequences[lone][:-1]
+    own = replace(table, sequences=tuple(sequences))
+    recipe = copy.deepcopy(SMALL)
+    recipe["nodes"]["stem"]["args"]["norm"] = "none"
+    recipe["heads"]["activity"]["args"]["norm"] = norm
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run = fit(recipe, own, splits, tmp_path / "out", QUICK)
+    left_out = [str(w.message) for w in told if "left out" in str(w.message)]
+    assert [m.partition(":")[0] for m in left_out] == [f"1 of {len(splits.train)} training rows are left out"] * (
+        norm == "batch"
+    )
     assert run.metrics["test"][0]["n"] == len(splits.test)
