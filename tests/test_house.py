@@ -15,15 +15,23 @@ ROOMS = ("blocks", "encoders", "towers", "decoders", "heads")
 # What each room may import of the package, itself aside.
 ALLOWED = {
     "errors": set(),
+    "files": {"errors"},
     "_torchvision": set(),
     "graph": {"errors"},
     "layers": {"_torchvision"},
     **{room: {"errors", "graph", "layers", "_torchvision"} for room in ROOMS},
-    "data": {"errors"},
-    "adapters": {"errors", "graph", "layers", "weights", ""},  # weights: the names that other packages give modules
-    "weights": {"errors", "graph", ""},
+    "data": {"errors", "files"},
+    "adapters": {
+        "errors",
+        "files",
+        "graph",
+        "layers",
+        "weights",
+        "",
+    },  # weights: the names that other packages give modules
+    "weights": {"errors", "files", "graph", ""},
     "testing": {"errors", "graph", "layers", "adapters", "_torchvision", ""},
-    "training": {"errors", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
+    "training": {"errors", "files", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
     "studies": {"errors", "graph", "layers", "adapters", "weights", "data", "training", "_torchvision", ""},
     "cli": {"errors", "studies", "graph", "data", "training", "testing", "weights", "adapters", "_torchvision", ""},
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..files import write_whole
 from .errors import DataError
 from .rows import BadRow
 
@@ -78,20 +79,8 @@ class Table:
         """
         lines = ["file\trow\tid\treason"]
         lines += ["\t".join((_cell(b.file), str(b.row), _cell(b.id), _cell(b.reason))) for b in self.skipped]
-        _write_whole(os.fspath(path), "\n".join(lines) + "\n")
+        write_whole(path, ("\n".join(lines) + "\n").encode(), DataError)
 
 
 def _cell(text: str) -> str:
     return " ".join(text.split())
-
-
-def _write_whole(path: str, text: str) -> None:
-    beside = f"{path}.{os.getpid()}.part"
-    try:
-        with open(beside, "w", encoding="utf-8") as handle:
-            handle.write(text)
-        os.replace(beside, path)
-    except OSError as error:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

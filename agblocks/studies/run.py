@@ -20,6 +20,8 @@ from .planning.plan import Plan, plan
 from .store import MOST_FEATURES, Store
 from .work import perform
 
+CONTROL = "control"  # beside the axes, what `only` can ask for
+
 Say = Callable[[str], None]
 
 
@@ -55,7 +57,8 @@ def run_study(
 
     share: "0/2" does about half of the tasks, "1/2" the others: for processes that start together on several machines.
         Processes on one folder never do the same work twice, with or without.
-    only: ids of cells, or labels like `way=probe` (all of them must hold; `*` stands for anything); and what they need.
+    only: ids of cells, or labels like `way=probe` (all of them must hold; `*` stands for anything), `control=full` or
+        `control=none`; and what they need.
     features: folder in which features of frozen models are kept, which studies may share (default: out/features), and
         how many bytes of them, None for any number; what was not used for longest goes first.
     costs: measure the models in the end: multiply-adds, latency, memory; seconds for each that differs.
@@ -106,14 +109,14 @@ def chosen(planned: Plan, only: Sequence[str]) -> dict[str, Cell]:
         if text not in planned.cells:
             raise WorkError(f"--only {text}: the study has no such cell; `agblocks study show` lists them")
     for name, _ in labels:
-        if name not in names:
-            raise WorkError(f"--only {name}: there is no such axis; {near(name, names)}")
+        if name not in names | {CONTROL}:
+            raise WorkError(f"--only {name}: there is no such axis; {near(name, [*names, CONTROL])}")
     found = set(ids)
     if labels:
-        found.update(
-            e.cell for e in planned.entries
-            if all(name in e.labels and fnmatchcase(e.labels[name], label) for name, label in labels)
-        )  # fmt: skip
+        for entry in planned.entries:
+            stands = {CONTROL: entry.control or "none", **entry.labels}
+            if all(name in stands and fnmatchcase(stands[name], label) for name, label in labels):
+                found.add(entry.cell)
     if not found:
         raise WorkError(f"--only {' '.join(only)}: no cell is like that")
     queue = list(found)

@@ -1,28 +1,18 @@
-"""Files that are there whole or not at all."""
+"""What training writes: whole files, and a checksum of sequences in them."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from .. import files
 from ..data import reverse_complement
 from .errors import RunError
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename. Errors: `RunError` saying why it cannot be written."""
-    file = Path(path)
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, file)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+    """Write a file that is there whole or not at all. Errors: `RunError` saying why it cannot be written."""
+    files.write_whole(path, content, RunError)
 
 
 def insert_sum(insert: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AgblocksError
+from ..files import beside
 from ..graph.build import build
 from ..graph.model import GraphModel
 from ..graph.resolved import Resolved
@@ -51,20 +52,14 @@ def convert(
     if target.exists() and any(place.samefile(source) for place in (target, target.parent) if Path(source).exists()):
         raise WeightsError(f"{target}: is the source, or a part of it, and would be lost; take another name")
     model = build(recipe, *overrides, device="meta")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with open(beside, "wb") as handle:
+        with beside(target) as part, open(part, "wb") as handle:
             report = load_weights(
                 model, source, format, into, nodes=nodes, allow=allow, revision=revision, file=file
             )  # fmt: skip
             write(handle, model, report)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(beside, target)
     except OSError as error:
         raise WeightsError(f"{target}: cannot be written: {error.strerror or error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return report
 
 

@@ -253,7 +253,7 @@ def test_modules_are_names(tmp_path, said, message):
         import_peft(net(), folder)
 
 
-@pytest.mark.parametrize("call", range(1, 5))  # fsync of the two files, then their renaming
+@pytest.mark.parametrize("call", range(1, 7))  # fsync of the two files, then of each again and its renaming
 def test_a_folder_is_never_half_of_each(tmp_path, monkeypatch, call):
     """Weights of one adapter with the config of another would load, and compute something else."""
     old, new = adapted(), adapted()

@@ -75,6 +75,11 @@ def test_only_some(tmp_path):
     assert len(made.done) == 2  # and the control beside it
     name = next(iter(planned().cells))
     assert name in run_study(planned(), tmp_path / "out", only=[name]).done
+    plan = planned()
+    for control, many in (("kmer", 1), ("none", 2)):
+        own = {e.cell for e in plan.entries if (e.control or "none") == control and e.labels["fold"] == "0"}
+        made = run_study(plan, tmp_path / control, only=[f"control={control}", "fold=0", "tap=encoder.stage3"])
+        assert made.done <= own and len(made.done) == many
     for only, said in (
         (["fold=9"], "no cell is like that"),
         (["fol=0"], "no such axis|there is no axis 'fol'"),

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from ...files import beside, flush
 from ..errors import AdapterFileError
 from .fingerprint import digest
 
@@ -114,23 +115,16 @@ def write_whole(*files: tuple[Path, bytes]) -> None:
 
     Of several, the last tells what the others mean: its old version goes first, so that none is read with others' data.
     """
-    beside = [file.with_name(f".{file.name}.{os.getpid()}.part") for file, _ in files]
-    file = files[0][0]
     try:
-        for part, (file, octets) in zip(beside, files, strict=True):  # noqa: B007
-            with open(part, "wb") as handle:
-                handle.write(octets)
-                handle.flush()
-                os.fsync(handle.fileno())
-        if len(files) > 1:
-            file.unlink(missing_ok=True)
-        for part, (file, _) in zip(beside, files, strict=True):
-            os.replace(part, file)
+        with ExitStack() as renamed:  # the last to come in is renamed first
+            for file, octets in reversed(files):
+                part = renamed.enter_context(beside(file))
+                part.write_bytes(octets)
+                flush(part)
+            if len(files) > 1:
+                files[-1][0].unlink(missing_ok=True)
     except OSError as error:
-        raise AdapterFileError(f"{file}: cannot be written: {error.strerror or error}") from None
-    finally:
-        for part in beside:
-            part.unlink(missing_ok=True)
+        raise AdapterFileError(f"{files[0][0]}: cannot be written: {error.strerror or error}") from None
 
 
 class Reader:

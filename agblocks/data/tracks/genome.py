@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...files import beside
 from ..errors import DataError
 from ..sequence import Codes, N, look_up
 from .names import ChromosomeNames
@@ -65,12 +65,8 @@ class Genome:
         try:
             index, fresh = self._index()
             if not fresh:  # whole or absent: other processes may read it, and this one may be killed
-                beside = index.with_name(f".{index.name}.{os.getpid()}.{threading.get_ident()}")
-                try:
-                    Fasta(str(self.path), indexname=str(beside)).close()
-                    os.replace(beside, index)
-                finally:
-                    beside.unlink(missing_ok=True)
+                with beside(index) as part:
+                    Fasta(str(self.path), indexname=str(part)).close()
             self._fasta: Any = Fasta(str(self.path), indexname=str(index), as_raw=False)
         except FastaNotFoundError:
             raise DataError(f"{self.path}: there is no such FASTA file") from None
@@ -89,13 +85,13 @@ class Genome:
 
     def _index(self) -> tuple[Path, bool]:
         """Where the index is, or can be made; and whether it is there (or cannot be: there is no file)."""
-        beside = self.path.with_name(f"{self.path.name}.fai")
+        usual = self.path.with_name(f"{self.path.name}.fai")
         if not self.path.is_file():
-            return beside, True
-        fresh = beside.is_file() and beside.stat().st_mtime >= self.path.stat().st_mtime
+            return usual, True
+        fresh = usual.is_file() and usual.stat().st_mtime >= self.path.stat().st_mtime
         writable = bool(self.path.parent.stat().st_mode & 0o222)  # a folder that is read-only is so for root too
         if fresh or (writable and os.access(self.path.parent, os.W_OK)):
-            return beside, fresh
+            return usual, fresh
         folder = Path(tempfile.gettempdir()) / f"agblocks-fai-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         state = self.path.stat()

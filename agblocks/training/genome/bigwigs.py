@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...files import beside
 from ..errors import RunError
 
 Entry = tuple[str, int, int, float]
@@ -25,22 +25,16 @@ def write_bigwig(path: Path, sizes: Mapping[str, int], entries: Iterable[Entry])
     """
     import pybigtools
 
-    # pybigtools goes by the suffix
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part.bw")
     held = iter(entries)
     first = next(held, None)
     if first is None:
         raise RunError(f"{path}: there is no value to write: no bin lies in what is asked for")
 
     try:
-        pybigtools.open(str(beside), "w").write(dict(sizes), chain([first], held))
-        with open(beside, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(beside, path)
+        with beside(path, ".bw") as part:  # pybigtools goes by the suffix
+            pybigtools.open(str(part), "w").write(dict(sizes), chain([first], held))
     except (OSError, pybigtools.BBIReadError, ValueError) as error:
         raise RunError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def bedgraph(

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agblocks.errors import AgblocksError
+from agblocks.files import beside, write_whole
+
+
+@given(st.binary(max_size=300), st.none() | st.binary(max_size=9), st.booleans(), st.sampled_from(["", ".bw"]))
+def test_the_new_file_whole_or_the_old_one(tmp_path_factory, content, old, breaks, suffix):
+    file = tmp_path_factory.mktemp("files") / "a.bin"
+    if old is not None:
+        file.write_bytes(old)
+    try:
+        with beside(file, suffix) as part:
+            assert part.parent == file.parent and part.name.endswith(f".part{suffix}")
+            part.write_bytes(content)
+            assert (file.read_bytes() if file.exists() else None) == old
+            if breaks:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    assert (file.read_bytes() if file.exists() else None) == (old if breaks else content)
+    assert [p.name for p in file.parent.iterdir()] == (["a.bin"] if file.exists() else [])
+
+
+def test_writers_at_once(tmp_path):
+    """Threads share a process number, machines may: the file is one writer's, and nothing else is left."""
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    writers = [
+        threading.Thread(target=lambda c=c: [write_whole(tmp_path / "x", c, AgblocksError) for _ in range(5)])
+        for c in contents
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert (tmp_path / "x").read_bytes() in contents and os.listdir(tmp_path) == ["x"]
+
+
+def test_names_as_long_as_file_systems_allow(tmp_path):
+    write_whole(tmp_path / ("x" * 250), b"1", AgblocksError)
+    assert (tmp_path / ("x" * 250)).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("place", ["none/file", "folder", "file/below"])
+def test_why_it_cannot_be_written(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(AgblocksError, match=rf"{Path(place).name}: cannot be written: [A-Z]"):
+        write_whole(tmp_path / place, b"1", AgblocksError)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and not os.listdir(tmp_path / "folder")
