@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Construct, Splits, Table, check_leaks, inserts
+from ..data import Construct, DataError, Splits, Table, check_leaks, inserts
 from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
 from .run import Model, Run
 from .scores.evaluate import Evaluation, evaluate, report
 from .settings import Settings
-from .sources import stripping
+from .sources import seen, stripping
 from .tuning.initial import Initial
+from .tuning.loads import Load
 from .tuning.transfer import Transfer, as_transfer, said_once
 from .wiring import Wiring, check_fits, wire
 from .work import Work, carry_out
@@ -74,7 +75,8 @@ def fit(
         that was never interrupted (on the same machine and number of threads). A finished run is returned as it is.
 
     Errors: `RunError` for a folder that holds a run (unless `resume` or `overwrite`), a resume with other settings,
-    heads or inputs that do not fit; `DataError` for leaks and sequences that don't fit; `RecipeError`.
+    heads or inputs that do not fit; `DataError` for leaks, test rows that a run whose weights start here has seen, and
+        sequences that don't fit; `RecipeError`.
     Use when: from Python; `agblocks fit` reads files.
     """
     settings = settings or Settings()
@@ -95,6 +97,7 @@ def fit(
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
     _check_plateaus(settings, table, splits.valid, wiring)
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
+    _check_seen(loads, table.take(splits.test), construct)
     check_fits(resolved, wiring, table, used, construct)
     made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
     return carry_out(
@@ -154,6 +157,16 @@ def _check_plateaus(settings: Settings, table: Table, rows: NDArray[np.int64], w
             raise RunError(
                 f"unfreeze: a plateau of the correlation with {name!r}, which the validation rows don't have "
                 f"({len(values)} measured, {len(np.unique(values))} different); say monitor loss, or plateau:5:20=what"
+            )
+
+
+def _check_seen(loads: Sequence[Load], held: Table, construct: Construct) -> None:
+    """Weights of a run must not have seen the test rows. Errors: `DataError`."""
+    for load in loads:
+        if isinstance(load.source, str) and (n := int(seen(load.source, held, construct).sum())):
+            raise DataError(
+                f"{load.place} was trained or validated on {n} of the {len(held)} test rows: hold out here what was "
+                "held out there, or take these rows out"
             )
 
 

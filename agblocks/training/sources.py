@@ -123,12 +123,12 @@ def read_construct(name: str) -> Construct:
         raise RunError(f"{name}: cannot be read as a construct: {error}") from None
 
 
-def seen(run_folder: str | Path, table: Table, construct: Construct) -> NDArray[np.bool_]:
+def seen(run: str | Path, table: Table, construct: Construct) -> NDArray[np.bool_]:
     """Which rows' inserts, on either strand, a run trained or validated on; by its rows.tsv.
 
-    Shapes: n rows -> (n,). All False where the folder has no rows.tsv (a model file sent alone).
+    run: its folder, or the model in it. Shapes: n rows -> (n,). All False without a rows.tsv (a model sent alone).
     """
-    path = Path(run_folder) / "rows.tsv"
+    path = (Path(run).parent if Path(run).is_file() else Path(run)) / "rows.tsv"
     if not path.is_file():
         return np.zeros(len(table), dtype=np.bool_)
     used = set()

@@ -13,7 +13,7 @@ from tune_helpers import LAYERED, block, changed, made, stack, state, stem, trai
 
 from agblocks import resolve
 from agblocks.cli import main
-from agblocks.data import Construct
+from agblocks.data import Construct, DataError, split_by_fold
 from agblocks.training import RunError, Settings, fit, load_run, wire
 from agblocks.training.average import Average
 from agblocks.training.run import FILE
@@ -406,6 +406,18 @@ RENAMED = {
     "name": "renamed",
     "heads": {"other": {"block": "head.scalar", "in": "stem", "args": {"pool": "max", "hidden": [5]}}},
 }
+
+
+@pytest.mark.parametrize("file", [".", "model.safetensors"])
+def test_weights_that_have_seen_the_test_rows(run_folder, measured, tmp_path, file):
+    table, splits = measured
+    other = split_by_fold(table, valid="0", test="2")
+    said = rf"trained or validated on {len(other.test)} of the {len(other.test)} test rows: hold out"
+    with pytest.raises(DataError, match=said):
+        fit(RENAMED, table, other, tmp_path / "run", replace(QUICK, epochs=1), weights=run_folder / file)
+    assert not (tmp_path / "run").exists()
+    fit(RENAMED, table, replace(splits, valid=splits.train, train=splits.valid), tmp_path / "run",
+        replace(QUICK, epochs=1), weights=run_folder / file)  # fmt: skip
 
 
 def test_training_starts_from_weights(run_folder, measured, tmp_path):
