@@ -40,8 +40,8 @@ class Settings:
     schedule: constant | cosine (warm-up over the fraction `warmup` of all steps, then down to `final_lr` * lr) |
         onecycle (up over `warmup`, then down to `final_lr` * lr; AdamW's first beta moves against it, .95 to .85).
     clip: largest norm of the gradient of what trains, 0 for none.
-    patience: epochs without a better validation score before training stops, 0 to go through all epochs. Where
-        `unfreeze` has plateaus it is that of the last stage, and theirs are those before it.
+    patience: epochs without a better validation score before training stops, 0 to go through all epochs; those before
+        the last part joins (`unfreeze`) don't count. Where `unfreeze` has plateaus it is that of the last stage.
     keep: the weights of the "best" epoch on the validation rows, or of the "last" one: the choice for schedules that
         end low, where an epoch in the middle scores well by luck of a few hundred rows.
     monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.

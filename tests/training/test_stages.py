@@ -58,7 +58,7 @@ def walk(scores, settings):
             if (patience and waits >= patience) or (step.latest and inside >= step.latest):
                 begun.append(epoch)
                 stage, best, inside = stage + 1, -math.inf, 0
-        elif settings.patience and since_best >= settings.patience:
+        elif settings.patience and waits >= settings.patience:
             return begun, epoch
     return begun, None
 

@@ -45,10 +45,10 @@ def stages(scores: Sequence[float], settings: Settings) -> tuple[Stage, ...]:
 
 
 def is_over(scores: Sequence[float], settings: Settings) -> bool:
-    """Whether training is over: all epochs, or in the last stage too many without a better score."""
+    """Whether training is over: all epochs, or in the last stage, when all joined, too many without a better score."""
     stage = stages(scores, settings)[-1]
-    waited = len(scores) - stage.begun - best_of(scores[stage.begun :])
-    return len(scores) >= settings.epochs or (stage.last and 0 < settings.patience <= waited)
+    enough = stage.last and 0 < settings.patience <= _waited(scores, stage, settings)
+    return enough or len(scores) >= settings.epochs
 
 
 def best_of(scores: Sequence[float]) -> int:
