@@ -1,11 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import AgblocksError
@@ -41,3 +42,35 @@ def write_whole(file: str | os.PathLike[str], content: bytes, error: type[Agbloc
             part.write_bytes(content)
     except OSError as reason:
         raise error(f"{file}: cannot be written: {reason.strerror or reason}") from None
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[bool]:
+    """Whether this process alone holds a lock: a file that is there meanwhile, let go of however the process ends.
+
+    Errors: `OSError` where the file cannot be written, or the file system knows no locks.
+    """
+    handle = _taken(lock)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            lock.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _taken(lock: Path) -> int | None:
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                    return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # who held it has just taken the file away

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agblocks.errors import AgblocksError
-from agblocks.files import beside, write_whole
+from agblocks.files import beside, held, write_whole
 
 
 @given(st.binary(max_size=300), st.none() | st.binary(max_size=9), st.booleans(), st.sampled_from(["", ".bw"]))
@@ -56,3 +59,52 @@ def test_why_it_cannot_be_written(tmp_path, place):
     with pytest.raises(AgblocksError, match=rf"{Path(place).name}: cannot be written: [A-Z]"):
         write_whole(tmp_path / place, b"1", AgblocksError)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"] and not os.listdir(tmp_path / "folder")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from agblocks.files import held
+with held(Path(sys.argv[1])) as mine:
+    print(mine, flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "True\n"
+        with held(lock) as mine:
+            assert not mine
+        assert lock.exists()
+        holder.kill()
+        holder.wait()
+        with held(lock) as mine:
+            assert mine
+            with held(lock) as also:
+                assert not also
+    assert not lock.exists()
+
+
+def test_one_at_a_time(tmp_path):
+    """Each who lets go takes the file away: a lock on a file that is gone must hold nobody off, nor let two in."""
+    inside, worst, times = 0, 0, []
+
+    def work():
+        nonlocal inside, worst
+        while len(times) < 200:
+            with held(tmp_path / "lock") as mine:
+                if mine:
+                    inside += 1
+                    worst = max(worst, inside)
+                    times.append(1)
+                    time.sleep(1e-4)
+                    inside -= 1
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert worst == 1 and not os.listdir(tmp_path)

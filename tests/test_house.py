@@ -32,7 +32,7 @@ ALLOWED = {
     "weights": {"errors", "files", "graph", ""},
     "testing": {"errors", "graph", "layers", "adapters", "_torchvision", ""},
     "training": {"errors", "files", "graph", "layers", "adapters", "weights", "data", "_torchvision", ""},
-    "studies": {"errors", "graph", "layers", "adapters", "weights", "data", "training", "_torchvision", ""},
+    "studies": {"errors", "files", "graph", "layers", "adapters", "weights", "data", "training", "_torchvision", ""},
     "cli": {"errors", "studies", "graph", "data", "training", "testing", "weights", "adapters", "_torchvision", ""},
 }
 LAZY_GRAPH = {"build", "model", "resolve", "resolved", "expand", "place", "wire", "state", "nested", "patch"}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import held
 from ..training.write import write_whole
 from .errors import WorkError
 from .features.store import Store as Features
@@ -141,23 +140,14 @@ class Store:
 
         Errors: `WorkError` where the folder's file system can't be written to, or knows no locks.
         """
-        folder = self.out / "claims"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise WorkError(f"{folder / name}: cannot be written: {error.strerror}") from None
-        try:
+        lock = self.out / "claims" / name
+        with ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                mine = stack.enter_context(held(lock))
             except OSError as error:
-                raise WorkError(f"{folder}: its file system has no locks: {error.strerror}") from None
-            else:
-                yield True
-        finally:
-            os.close(handle)
+                raise WorkError(f"{lock}: cannot be written and locked: {error.strerror}") from None
+            yield mine
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from .settings import ANYWHERE, CAME_LATER, Settings
 from .tuning.initial import Initial
 from .tuning.plan import plan
 from .tuning.transfer import Transfer
-from .write import write_whole
+from .write import alone, write_whole
 
 if TYPE_CHECKING:
     from .keeper import Keeper
@@ -94,30 +95,32 @@ def carry_out(
         "weights": initial.sha256,
         "adapters": resolved.adapters_digest if resolved.adapters else None,
     }
-    if once(lambda: begin(folder, start, resume, overwrite)):
-        return load_run(folder)
-    if told is not None and rank() == 0:
-        for said in (*initial.reports, *_remarks(initial, settings), *([] if what.is_plain else [what])):
-            told(str(said))
-    once(lambda: work.note(folder))
+    with ExitStack() as stack:
+        once(lambda: stack.enter_context(alone(folder, "training")))
+        if once(lambda: begin(folder, start, resume, overwrite)):
+            return load_run(folder)
+        if told is not None and rank() == 0:
+            for said in (*initial.reports, *_remarks(initial, settings), *([] if what.is_plain else [what])):
+                told(str(said))
+        once(lambda: work.note(folder))
 
-    kept = []
-    for i in range(settings.ensemble):
-        own = replace(settings, seed=settings.seed + i)
-        model = first if i == 0 else made(own)
-        kept.append((model, _member(work, model, own, _checkpoint(folder, i), progress)))
-    models = tuple(model for model, _ in kept)
-    metrics: dict[str, Any] = {"members": [history for _, history in kept]}
-    data = {
-        **work.data(),
-        "parameters": {"all": what.parameters, "trained": what.trained},
-        **({"weights": initial.record} if initial.record else {}),
-        **Transfer.of(settings, initial.loads, resolved.adapters).record(what),
-        **record(resolved, models),
-    }
-    run = Run(models, work.construct, work.wiring, settings, metrics, data)
-    once(lambda: _finish(work, run, metrics, folder))
-    return load_run(folder)
+        kept = []
+        for i in range(settings.ensemble):
+            own = replace(settings, seed=settings.seed + i)
+            model = first if i == 0 else made(own)
+            kept.append((model, _member(work, model, own, _checkpoint(folder, i), progress)))
+        models = tuple(model for model, _ in kept)
+        metrics: dict[str, Any] = {"members": [history for _, history in kept]}
+        data = {
+            **work.data(),
+            "parameters": {"all": what.parameters, "trained": what.trained},
+            **({"weights": initial.record} if initial.record else {}),
+            **Transfer.of(settings, initial.loads, resolved.adapters).record(what),
+            **record(resolved, models),
+        }
+        run = Run(models, work.construct, work.wiring, settings, metrics, data)
+        once(lambda: _finish(work, run, metrics, folder))
+        return load_run(folder)
 
 
 def _finish(work: Work, run: Run, metrics: dict[str, Any], folder: Path) -> None:

@@ -14,6 +14,7 @@ from agblocks import build, resolve
 from agblocks.data import DataError, one_hot
 from agblocks.training import RunError
 from agblocks.training.genome import Tiling, TilingError, predict_genome, reads, tile
+from agblocks.training.write import alone
 
 UNET = """
 recipe: 1
@@ -378,3 +379,10 @@ def test_short_chromosomes_and_rests(tmp_path):
     found = values(made.files["coarse", ""], "tiny")
     np.testing.assert_allclose(found, one_window(model, "ACGTANNN", "coarse")[0].repeat(5), rtol=1e-6)
     assert np.isnan(values(made.files["coarse", ""], "long")).tolist() == [False] * 96 + [True] * 4
+
+
+def test_two_predictions_into_one_folder(fasta, tmp_path):
+    """Whatever they predict: the report tells of one."""
+    with alone(tmp_path / "out", "predicting"), pytest.raises(RunError, match="another process is predicting into it"):
+        predict_genome(built(), fasta, tmp_path / "out", window=256)
+    assert not list((tmp_path / "out").iterdir())

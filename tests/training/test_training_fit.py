@@ -18,6 +18,7 @@ from training_helpers import QUICK, SMALL, table_and_splits, two_targets
 from agblocks.data import Construct, DataError, Splits, reverse_complement, split_by_fold
 from agblocks.training import RunError, Settings, fit, load_run
 from agblocks.training.run import FILE
+from agblocks.training.write import alone
 
 FILES = {
     "model.safetensors",
@@ -274,3 +275,15 @@ def test_a_row_that_alone_has_its_length(tmp_path, norm):
         norm == "batch"
     )
     assert run.metrics["test"][0]["n"] == len(splits.test)
+
+
+def test_two_trainings_into_one_folder(measured, tmp_path):
+    """srun starts one process a task, also where fit was not told of them (`--devices`)."""
+    with (
+        alone(tmp_path / "run", "training"),
+        pytest.raises(RunError, match=r"run: another process is training into it$"),
+    ):
+        fit(SMALL, *measured, tmp_path / "run", QUICK, overwrite=True)
+    assert not list((tmp_path / "run").iterdir())
+    fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=1))
+    assert not (tmp_path / "run" / ".lock").exists()

@@ -6,13 +6,12 @@ file is there. The folder is named by everything that the values hang on.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,6 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the folder. Errors: `RunError` where another process does."""
-        with open(self.folder / "lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{self.folder.parent.parent}: another process is predicting the same into it") from None
-            yield
 
     def array(self, number: int, output: str, shape: tuple[int, int], new: bool = False) -> np.memmap[Any, Any]:
         """The values of a chromosome's output."""

@@ -18,7 +18,7 @@ from ...data.tracks import ChromosomeNames, Genome
 from ..errors import RunError
 from ..run import Model, Run
 from ..settings import Precision
-from ..write import write_whole
+from ..write import alone, write_whole
 from .agreement import Agreement
 from .bigwigs import Entry, bedgraph, write_bigwig
 from .parts import Parts
@@ -111,8 +111,8 @@ def predict_genome(
         "window": plan.window, "overlap": plan.overlap, "blend": blend, "strands": said, "ambiguous": read.ambiguous,
         "precision": precision, "device": read.device.type,
     }  # fmt: skip
-    parts = Parts(folder, key)
-    with parts.alone():
+    with alone(folder, "predicting"):
+        parts = Parts(folder, key)
         report, at = _read_all(read, plan, genome, wanted, PASSES[said], parts, told)
         for (output, track), file in files.items():
             column = read.outputs[output].names.index(track)
@@ -124,7 +124,7 @@ def predict_genome(
             "files": [{"output": o, "track": t, "file": f.name} for (o, t), f in files.items()], **report,
         }  # fmt: skip
         write_whole(folder / REPORT, json.dumps(report, indent=1).encode())
-    parts.remove()
+        parts.remove()
     return Predicted(files, report)
 
 
