@@ -19,6 +19,7 @@ from .planning.cell import Cell, digest
 from .planning.plan import Plan, plan
 from .store import MOST_FEATURES, Store
 from .work import perform
+from .work.outcome import failure
 
 CONTROL = "control"  # beside the axes, what `only` can ask for
 
@@ -85,6 +86,9 @@ def run_study(
     def ended(outcome: Outcome) -> None:
         told.done.update(outcome.done)
         told.failed.update(outcome.failed)
+        for cell in outcome.failed:
+            if store.failed(cell) is None:  # the engine says so: its worker died
+                store.write_failed(planned.cells[cell], failure(planned.cells[cell], WorkError(outcome.failed[cell])))
         if outcome.waits:
             told.waits.update(dict.fromkeys(next(t.ids for t in tasks if t.id == outcome.task), outcome.waits))
         progress.ended(outcome)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._torchvision import mend
-from .errors import RunError
+from .errors import ResumeError
 from .module import Fitting
 from .settings import Settings
 from .tuning.stages import Stage, is_over, stages
@@ -104,7 +104,7 @@ class Keeper(Checkpoint):
             content = torch.load(self.file, map_location="cpu", weights_only=True)
             self.load_state_dict(content["callbacks"][self.state_key])
         except Exception as error:  # whatever unpickling a damaged file raises
-            raise RunError(f"{self.file}: damaged ({type(error).__name__}); --overwrite starts anew") from None
+            raise ResumeError(f"{self.file}: damaged ({type(error).__name__}); --overwrite starts anew") from None
         return True
 
 

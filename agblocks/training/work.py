@@ -17,7 +17,7 @@ from ..data import Construct
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved
 from .adapting import FOLDER, adapted, record, save_alone
-from .errors import RunError
+from .errors import ResumeError, RunError
 from .parallel.launch import train
 from .parallel.processes import once, rank, together
 from .run import FILE, AnyWiring, Model, Run, load_run, save_run
@@ -157,17 +157,17 @@ def begin(folder: Path, start: Mapping[str, Any], resume: bool, overwrite: bool)
         try:
             found = json.loads(started.read_text())
         except (OSError, ValueError) as error:
-            raise RunError(f"{started}: cannot be read ({error}); --overwrite starts anew") from None
+            raise ResumeError(f"{started}: cannot be read ({error}); --overwrite starts anew") from None
         if isinstance(found, dict) and isinstance(found.get("settings"), dict):
             found["settings"] = {**CAME_LATER, **found["settings"], **{k: wanted["settings"][k] for k in ANYWHERE}}
         if differences := list(_differences(found, wanted)):
-            raise RunError(
+            raise ResumeError(
                 f"{folder}: resuming needs the same recipe, data and settings as at the start:\n  "
                 + "\n  ".join(differences)
             )
         return finished.exists()
     if finished.exists():
-        raise RunError(f"{folder}: a finished run without {STARTED}: made elsewhere; --overwrite replaces it")
+        raise ResumeError(f"{folder}: a finished run without {STARTED}: made elsewhere; --overwrite replaces it")
     try:
         (folder / MEMBERS).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,6 +10,7 @@ from study_helpers import PROBES, TRANSFER, planned
 
 from agblocks.studies import Cell, StudyError, load_study, plan
 from agblocks.studies.planning.cell import digest
+from agblocks.studies.planning.describe import described
 from agblocks.studies.planning.rows import parts, read_rows
 
 BEFORE = {text: planned(text) for text in (PROBES, TRANSFER)}
@@ -104,6 +105,15 @@ def test_the_grid_and_its_controls():
     written = made.to_dict()
     assert written["axes"][0] == {"name": "tap", "options": ["encoder.stage1", "encoder.stage3"]}
     assert written["report"]["panel"] == ["way"] and written["reference"] == {"control": "random"}
+
+
+def test_what_an_axis_does_not_change_is_said():
+    """A ridge has no learning rate; half of the places are ridges."""
+    said = described(planned(PROBES, "vary.rate={low: {training.lr: 1e-4}, high: {training.lr: 1e-3}}"))
+    assert "rate changes nothing: its options are one cell there" in said and said.count("changes nothing") == 1
+    mixed = "vary.way={probe: {fit: ridge}, tuned: {fit: gradient}}"
+    said = described(planned(PROBES, "vary.rate={low: {training.lr: 1e-4}, high: {training.lr: 1e-3}}", mixed))
+    assert "rate changes nothing at 8 of 16 places: its options are one cell there" in said
 
 
 def test_a_pattern_of_taps_is_every_stage_of_each_recipe():

@@ -70,6 +70,23 @@ def test_a_changed_study_does_only_what_changed(finished, tmp_path):
     assert fewer.ok and fewer.before == len(fewer.done)
 
 
+class Dies:
+    """An engine whose workers die before they can write anything."""
+
+    def run(self, out, tasks, perform, told):
+        for one in tasks:
+            told(Outcome(one.id, failed=dict.fromkeys(one.ids, "its worker died 4 times")))
+
+
+def test_a_cell_whose_worker_died_is_written_down(tmp_path):
+    made = run_study(planned(), tmp_path, engine=Dies())
+    assert set(made.failed) == set(planned().cells)
+    store = Store(tmp_path)
+    assert all(store.failed(cell)["error"] == "WorkError: its worker died 4 times" for cell in made.failed)
+    again = run_study(planned(), tmp_path, only=[next(iter(planned().cells))], retry=True)
+    assert again.ok
+
+
 def test_only_some(tmp_path):
     made = run_study(planned(), tmp_path / "out", only=["tap=encoder.*3", "fold=0", "pool=mean"])
     assert len(made.done) == 2  # and the control beside it

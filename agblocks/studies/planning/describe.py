@@ -20,6 +20,7 @@ def described(planned: Plan, out: str | Path | None = None, *, cells: bool = Fal
     lines = [f"{study.name}  {study.digest}", *([study.about] if study.about else []), ""]
     for name, options in planned.axes:
         lines.append(f"{name:12} {', '.join(options)}")
+    lines += _idle(planned)
     places = Counter(entry.control for entry in planned.entries)
     controls = ", ".join(f"{n} {name}" for name, n in places.items() if name)
     lines += ["", f"{places[None]} places of the grid{f', and beside them {controls}' if controls else ''}"]
@@ -49,6 +50,23 @@ def described(planned: Plan, out: str | Path | None = None, *, cells: bool = Fal
             state = f"  {_state(store, planned.cells[entry.cell])}" if store is not None else ""
             lines.append(f"{entry.cell}  {entry.control or '-':6}  {labels}{state}")
     return "\n".join(lines)
+
+
+def _idle(planned: Plan) -> list[str]:
+    """Axes that make no difference somewhere: a closed-form probe has no learning rate, a drawn model no weights."""
+    lines = []
+    for name, _ in planned.axes:
+        places: dict[tuple[tuple[str, str], ...], list[str]] = {}
+        for entry in planned.entries:
+            if entry.control is None and name in entry.labels:
+                others = tuple((axis, label) for axis, label in entry.labels.items() if axis != name)
+                places.setdefault(others, []).append(entry.cell)
+        several = [cells for cells in places.values() if len(cells) > 1]
+        same = sum(len(set(cells)) == 1 for cells in several)
+        if same:
+            where = "" if same == len(several) else f" at {same} of {len(several)} places"
+            lines.append(f"{name} changes nothing{where}: its options are one cell there")
+    return lines
 
 
 def _fits(planned: Plan) -> list[Cell]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ...training import Evaluation, Settings, evaluate, fit
-from ...training.errors import RunError
+from ...training.errors import ResumeError
 from ...training.run import Run
 from ..errors import WorkError
 from ..features.training import OnFeatures
@@ -51,10 +51,8 @@ def _trained(cell: Cell, store: Store) -> Done:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         made = run(True)
-    except RunError as error:
-        if "resuming needs" not in str(error) and "cannot be read" not in str(error):
-            raise
-        made = run(False)  # begun by another version, or cut off while it was being made
+    except ResumeError:  # begun by another version, or damaged
+        made = run(False)
     for part, at in splits.parts().items():
         if part != "train" and part not in scored:  # a run that was finished before
             scored[part] = evaluate(made, rows.table, at, part=part)
