@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agblocks.errors import AgblocksError
 from agblocks.studies.report.groups import grouped, in_order
+from agblocks.studies.report.pareto import data_axes
 from agblocks.studies.results import read
 from agblocks.studies.table import axis_columns, table
 
@@ -165,6 +166,31 @@ def test_groups_hold_folds_and_seeds_together(study):
     kmer = [g for g in groups.groups if g.control == "kmer"]
     assert [dict(g.labels) for g in kmer] == [{"data": d, "encoder": "alphagenome"} for d in ("lentimpra", "starrseq")]
     assert all(len(set(g.units.values())) == 2 for g in kmer)
+
+
+def test_a_control_of_fewer_seeds_is_drawn_with_the_one_of_all(study):
+    """Listed cells: one way for one tap and seed alone. Its controls are some cells of the other's, not another line.
+
+    What the k-mer control depends on tells the data apart: which comparisons are corrected together.
+    """
+    out, _ = study
+    plan = json.loads((out / "plan.json").read_text())
+    whole, [*_, last] = grouped(read(out)), read(out).axes["way"]
+    entries = [
+        e for e in plan["entries"]
+        if e["labels"]["way"] != last or (e["labels"]["tap"], e["labels"]["seed"]) == ("encoder.stage1", "0")
+    ]  # fmt: skip
+    assert len(entries) < len(plan["entries"])
+    (out / "plan.json").write_text(json.dumps({**plan, "entries": entries}))
+    found = grouped(read(out))
+    assert len([g for g in found.groups if g.control == "kmer"]) == 4
+    for one in (whole, found):
+        drawn = [g for g in one.drawn if g.control == "kmer"]
+        assert [set(g.labels) for g in drawn] == [{"data", "encoder"}] * 2
+        assert data_axes(one) == data_axes(whole)
+        assert {cell for g in drawn for cell in g.units.values()} == {
+            e["cell"] for e in plan["entries"] if e["control"] == "kmer"
+        }
 
 
 @given(st.permutations([f"encoder.stage{i}" for i in range(1, 12)]))

@@ -58,7 +58,7 @@ def curves(grouped: Grouped, means: Means, metric: str) -> Curves:
     known = looks(grouped)
     panels = []
     for labels in panel_labels(grouped):
-        inside = [group for group in grouped.groups if fits(group, labels)]
+        inside = [group for group in grouped.drawn if fits(group, labels)]
         targets = dict.fromkeys(t for group in inside if group.control is None for t in grouped.targets(group))
         panels += [Panel(labels, t, tuple(_lines(grouped, inside, means, metric, t, xs, known))) for t in targets]
     return Curves(metric, grouped.x or "", xs, tuple(p for p in panels if any(line.points for line in p.lines)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..results import Results, expand
@@ -62,6 +62,19 @@ class Grouped:
             for cell in dict.fromkeys(group.units.values()):
                 found.setdefault((group.control, cell), []).append(group)
         return found
+
+    @cached_property
+    def drawn(self) -> tuple[Group, ...]:
+        """The groups of figures: a control's whose cells are some of another's of that control stands in that one."""
+        kept = {group.number: group for group in self.groups}
+        for part in (group for group in self.groups if group.control is not None):
+            for whole in kept.values():
+                if whole.control == part.control and part.units.items() < whole.units.items():
+                    shared = {a: label for a, label in whole.labels.items() if part.labels.get(a) == label}
+                    kept[whole.number] = replace(whole, labels=shared)
+                    del kept[part.number]
+                    break
+        return tuple(kept.values())
 
     def done(self, group: Group) -> dict[Unit, Result]:
         """The results that are there, by unit."""

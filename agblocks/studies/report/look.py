@@ -48,7 +48,7 @@ def looks(grouped: Grouped) -> Mapping[Key, Look]:
     place = {label: i for i, label in enumerate(options)}
     made: dict[Key, Look] = {}
     bare = 0
-    found = dict.fromkeys(line_of(group, grouped) for group in grouped.groups)
+    found = dict.fromkeys(line_of(group, grouped) for group in grouped.drawn)
     # The study's own lines first, then each control's.
     controls = list(dict.fromkeys(control for control, _ in found))
     for key in sorted(found, key=lambda key: (controls.index(key[0]), place.get(key[1] or "", -1))):

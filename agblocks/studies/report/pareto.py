@@ -55,7 +55,7 @@ def trades(grouped: Grouped, means: Means, cost: str) -> list[Trade]:
     made = []
     seen = dict.fromkeys(tuple((a, g.labels[a]) for a in axes) for g in grouped.groups if g.control is None)
     for labels in map(dict, seen):
-        inside = [group for group in grouped.groups if fits(group, labels)]
+        inside = [group for group in grouped.drawn if fits(group, labels)]
         for target in dict.fromkeys(t for group in inside if group.control is None for t in grouped.targets(group)):
             spots = []
             for group in inside:
@@ -79,6 +79,6 @@ def spending(grouped: Grouped, group: Group, cost: str) -> float | None:
 
 def data_axes(grouped: Grouped) -> tuple[str, ...]:
     """The axes that change what is predicted: `data`, and what the k-mer control, which has no model, depends on."""
-    kmer = {axis for group in grouped.groups if group.control == "kmer" for axis in group.labels}
+    kmer = {axis for group in grouped.drawn if group.control == "kmer" for axis in group.labels}
     free = (a for a in grouped.results.axes if a not in grouped.over)
     return tuple(axis for axis in free if axis in kmer or axis == "data")
