@@ -16,6 +16,7 @@ from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
 from .run import Model, Run
 from .scores.evaluate import Evaluation, evaluate, report
+from .scores.metrics import why_never_one
 from .settings import Settings
 from .sources import seen, stripping
 from .tuning.initial import Initial
@@ -150,14 +151,18 @@ def _check_plateaus(settings: Settings, table: Table, rows: NDArray[np.int64], w
         return
     if not len(rows):
         raise RunError("unfreeze: a plateau of the validation score needs validation rows, and there are none")
-    for name in [name for names in wiring.heads.values() for name in names] if settings.monitor == "pearson" else ():
+    if settings.monitor != "pearson":
+        return
+    why = {}
+    for name in [name for names in wiring.heads.values() for name in names]:
         values = table.targets[rows, table.target_names.index(name)]
-        values = values[np.isfinite(values)]
-        if len(values) < 3 or values.min() == values.max():
-            raise RunError(
-                f"unfreeze: a plateau of the correlation with {name!r}, which the validation rows don't have "
-                f"({len(values)} measured, {len(np.unique(values))} different); say monitor loss, or plateau:5:20=what"
-            )
+        why[name] = why_never_one(values[np.isfinite(values)])
+    if all(why.values()):
+        told = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+        raise RunError(
+            f"unfreeze: a plateau of the correlation, which the validation rows don't have ({told}); say monitor loss, "
+            "or plateau:5:20=what"
+        )
 
 
 def _check_seen(loads: Sequence[Load], held: Table, construct: Construct) -> None:

@@ -17,7 +17,7 @@ from ..layers.across import apart
 from .average import Average
 from .errors import RunError
 from .parallel.shares import SHARES, put_together, rows_of, scale
-from .scores.metrics import score
+from .scores.metrics import METRICS, score, why_never_one
 from .settings import Settings
 from .tuning.frozen import Frozen
 from .tuning.groups import groups_of
@@ -170,7 +170,11 @@ class Fitting(LightningModule):
         parts = (part.cpu().double().numpy() for part in (made, wanted))
         predicted, observed = (part * self._deviations + self._means for part in parts)
         scores = score(predicted, observed, self._order)
-        means = {m: _average([getattr(s, m) for s in scores]) for m in ("pearson", "spearman", "mse")}
+        can = [not why_never_one(column[~np.isnan(column)]) for column in observed.T]
+        means = {
+            m: _average([getattr(s, m) for s, there in zip(scores, can, strict=True) if there or (m == "mse" and s.n)])
+            for m in METRICS
+        }
         self.valid = self._agreed({"loss": _mean(self._held), **means})
 
     def _loss(self, model: Any, batch: Mapping[str, Any], outputs: Any) -> tuple[Tensor, dict, dict]:
@@ -264,5 +268,5 @@ def _mean(parts: list[tuple[Tensor, int]]) -> float:
 
 
 def _average(values: list[float]) -> float:
-    """Mean over targets; nan where one is."""
-    return float(np.mean(values))
+    """Mean over targets; nan where one is, or there is none."""
+    return float(np.mean(values)) if values else math.nan

@@ -44,7 +44,8 @@ class Settings:
         the last part joins (`unfreeze`) don't count. Where `unfreeze` has plateaus it is that of the last stage.
     keep: the weights of the "best" epoch on the validation rows, or of the "last" one: the choice for schedules that
         end low, where an epoch in the middle scores well by luck of a few hundred rows.
-    monitor: what counts as better on the validation rows: mean Pearson over targets, or the loss.
+    monitor: what counts as better on the validation rows: mean Pearson over the targets that
+        vary there, or the loss.
     ema: decay of an exponential moving average of the weights that train, warmed up; 0 for none. Where there is one,
         it is what is evaluated and kept.
     standardise: train on targets scaled to mean 0 and deviation 1 of the training rows; predictions are scaled back.

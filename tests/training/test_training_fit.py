@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -287,3 +288,19 @@ def test_two_trainings_into_one_folder(measured, tmp_path):
     assert not list((tmp_path / "run").iterdir())
     fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=1))
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_target_that_no_validation_row_can_tell_is_left_out_of_their_mean(tmp_path):
+    """One assay's rows are all alike, or not measured, in the validation fold: the other still chooses the epoch."""
+    recipe = copy.deepcopy(SMALL)
+    recipe["heads"]["activity"]["args"]["targets"] = 2
+    for value in (1.25, math.nan):
+        table, splits = table_and_splits()
+        table = two_targets(table)
+        table.targets[splits.valid, 1] = value
+        run = fit(recipe, table, splits, tmp_path / f"{value}", QUICK)
+        rows = list(csv.DictReader((tmp_path / f"{value}" / "members" / "0.csv").open()))
+        scored = {s["target"]: s["pearson"] for s in run.metrics["valid"]}
+        kept = run.metrics["members"][0]["kept"]
+        assert scored["other"] is None and kept["valid_pearson"] == pytest.approx(scored["activity"], abs=1e-6)
+        assert kept["valid_pearson"] == pytest.approx(max(float(row["valid_pearson"]) for row in rows))

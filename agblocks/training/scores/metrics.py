@@ -96,14 +96,19 @@ def _score(predicted: Array, observed: Array, name: str, bootstrap: int, seed: i
 
 def why_no_correlation(p: Array, o: Array) -> str:
     """Why there is no correlation; "" where there is."""
-    if len(p) < 3:
-        return f"{len(p)} rows; a correlation wants at least 3"
-    if np.ptp(o) == 0:
-        return f"all measurements are {o[0]:.6g}"
+    if why := why_never_one(o):
+        return why
     # A network that says one value for everything may still differ in the last bits of float32.
     if np.ptp(p) <= 1e-6 * np.abs(p).max():
         return f"all predictions are {p[0]:.6g}"
     return ""
+
+
+def why_never_one(o: Array) -> str:
+    """Why nothing correlates with these measurements, whatever is predicted; "" where something could."""
+    if len(o) < 3:
+        return f"{len(o)} rows; a correlation wants at least 3"
+    return f"all measurements are {o[0]:.6g}" if np.ptp(o) == 0 else ""
 
 
 def pearson(a: Array, b: Array) -> float:
