@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 
 from . import __path__
 
-SKIP = {"__main__", "timing", "worker", "sides", "adapting", "adapting_report", "yeast_tracks"}  # hours: by itself
+SKIP = {"__main__", "timing", "worker", "sides", "adapting", "adapting_report", "stage_tables", "yeast_tracks"}  # hours: by itself
 
 for module in iter_modules(__path__):
     if module.name not in SKIP and (not sys.argv[1:] or module.name in sys.argv[1:]):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .case import AnyCase, Inputs, run
+from .compare import apart, randomise, same
 from .contract import Broken
-from .promises import apart, randomise, same
 
 
 def compiled(case: AnyCase) -> None:

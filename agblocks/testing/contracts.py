@@ -5,20 +5,10 @@ from __future__ import annotations
 from .compiling import compiled, exported, inductor
 from .contract import Contract
 from .losses import loss
-from .promises import (
-    deepcopy,
-    dtype,
-    gradients,
-    inputs_kept,
-    lengths,
-    reach,
-    repeatable,
-    reset,
-    rows,
-    seed,
-    shape,
-    state_dict,
-)
+from .promises.parameters import deepcopy, gradients, reset, seed, state_dict
+from .promises.reach import reach
+from .promises.shapes import lengths, shape
+from .promises.values import dtype, inputs_kept, repeatable, rows
 
 ONE = ("block", "head")
 

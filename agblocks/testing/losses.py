@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..graph.block import Head
 from .case import Case, run
+from .compare import apart
 from .contract import Broken
-from .promises import apart
 
 
 def loss(case: Case) -> None:

@@ -16,9 +16,9 @@ from ..graph.build import build
 from ..graph.model import GraphModel
 from ..graph.resolve import Resolved, resolve
 from .case import dna
+from .compare import apart, device_for
 from .contract import Broken
 from .mutations import Mutant
-from .promises import apart, device_for
 
 Recipe = Mapping[str, Any]
 PATIENCE = 2.0  # seconds of processor time for any recipe
