@@ -13,7 +13,7 @@ import agblocks
 from agblocks.data import Construct, encode
 from agblocks.data.sequence import reverse_complement
 from agblocks.studies.features.key import document, fingerprints, row_keys, space
-from agblocks.testing.recipe_contracts import renamed
+from agblocks.testing.recipe_promises import renamed
 
 DNA = st.text(alphabet="ACGT", min_size=1, max_size=30)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agblocks import RecipeError, resolve
 from agblocks.graph.registry import entries, lookup
 from agblocks.testing import profiles, strategies
-from agblocks.testing.recipe_contracts import shapes
+from agblocks.testing.recipe_promises import shapes
 from agblocks.testing.swapping import Parts, parts
 
 MANY = 1000 if profiles.night() else 80
