@@ -6,7 +6,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import AgblocksError
@@ -20,7 +20,7 @@ def beside(file: str | os.PathLike[str], suffix: str = "") -> Iterator[Path]:
     processes and machines that share the folder keep apart. suffix: what the name ends in, for writers that go by it.
     """
     path = Path(file)
-    part = path.with_name(f".{path.name[:200]}.{uuid.uuid4().hex[:12]}.part{suffix}")
+    part = path.parent / f".{uuid.uuid4().hex}.part{suffix}"
     try:
         yield part
         flush(part)
@@ -40,37 +40,24 @@ def write_whole(file: str | os.PathLike[str], content: bytes, error: type[Agbloc
     try:
         with beside(file) as part:
             part.write_bytes(content)
-    except OSError as reason:
-        raise error(f"{file}: cannot be written: {reason.strerror or reason}") from None
+    except (OSError, ValueError) as reason:  # ValueError: a name with a zero byte
+        raise error(f"{file}: cannot be written: {getattr(reason, 'strerror', None) or reason}") from None
 
 
 @contextmanager
-def held(lock: Path) -> Iterator[bool]:
-    """Whether this process alone holds a lock: a file that is there meanwhile, let go of however the process ends.
+def held(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds a folder, or a file that is made for it; let go of however the process ends.
 
-    Errors: `OSError` where the file cannot be written, or the file system knows no locks.
+    Nothing is taken away: a lock on what is gone would hold nobody off. Errors: `OSError` where it cannot be opened, or
+    the file system knows no locks (over a network, none of folders).
     """
-    handle = _taken(lock)
+    handle = os.open(path, os.O_RDONLY) if path.is_dir() else os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        yield handle is not None
-    finally:
-        if handle is not None:
-            lock.unlink(missing_ok=True)
-            os.close(handle)
-
-
-def _taken(lock: Path) -> int | None:
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                    return handle
+            mine = True
         except BlockingIOError:
-            os.close(handle)
-            return None
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)  # who held it has just taken the file away
+            mine = False
+        yield mine
+    finally:
+        os.close(handle)

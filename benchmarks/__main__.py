@@ -8,7 +8,8 @@ from pkgutil import iter_modules
 
 from . import __path__
 
-SKIP = {"__main__", "timing", "worker", "sides", "adapting", "adapting_report", "stage_tables", "yeast_tracks"}  # hours: by itself
+# Parts of others, and what takes hours or a folder of results: by itself.
+SKIP = {"__main__", "timing", "worker", "sides", "adapting", "adapting_report", "stage_tables", "yeast_tracks"}
 
 for module in iter_modules(__path__):
     if module.name not in SKIP and (not sys.argv[1:] or module.name in sys.argv[1:]):

@@ -29,13 +29,14 @@ def main() -> None:
 def at_home(out: Path) -> None:
     """What the models that others start from reached on rows of their own assay."""
     shown = {entry["cell"] for entry in json.loads((out / "plan.json").read_text())["entries"]}
+    cells = {path.parent.name: json.loads(path.read_text()) for path in out.glob("cells/*/cell.json")}
+    begun = {w["cell"] for c in shown & cells.keys() for w in cells[c]["given"].get("weights", []) if "cell" in w}
     found = defaultdict(list)
-    for path in sorted(out.glob("cells/*/result.json")):
-        if path.parent.name not in shown:
-            result, cell = json.loads(path.read_text()), json.loads((path.parent / "cell.json").read_text())
-            for score in result["scores"]["test"]:
-                key = (cell["given"]["recipe"]["name"].removeprefix("study_"), score["target"])
-                found[key].append((score["pearson"], result["seconds"], result["parameters"]["all"]))
+    for name in sorted(begun):
+        result = json.loads((out / "cells" / name / "result.json").read_text())
+        for score in result["scores"]["test"]:
+            key = (cells[name]["given"]["recipe"]["name"].removeprefix("study_"), score["target"])
+            found[key].append((score["pearson"], result["seconds"], result["parameters"]["all"]))
     rows = [
         (*key, len(made), f"{statistics.mean(r for r, *_ in made):.2f}", f"{made[0][2]:,}",
          f"{statistics.mean(seconds for _, seconds, _ in made):.0f}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -47,9 +48,18 @@ def test_writers_at_once(tmp_path):
     assert (tmp_path / "x").read_bytes() in contents and os.listdir(tmp_path) == ["x"]
 
 
-def test_names_as_long_as_file_systems_allow(tmp_path):
-    write_whole(tmp_path / ("x" * 250), b"1", AgblocksError)
-    assert (tmp_path / ("x" * 250)).read_bytes() == b"1"
+@pytest.mark.parametrize("name", ["x" * 255, "ж" * 127])
+def test_names_as_long_as_file_systems_allow(tmp_path, name):
+    write_whole(tmp_path / name, b"1", AgblocksError)
+    assert (tmp_path / name).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", [".", "/", "a\0b"])
+def test_names_of_no_file(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AgblocksError, match="cannot be written: "):
+        write_whole(name, b"1", AgblocksError)
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["none/file", "folder", "file/below"])
@@ -71,30 +81,32 @@ with held(Path(sys.argv[1])) as mine:
 """
 
 
-def test_a_lock_dies_with_its_process(tmp_path):
-    lock = tmp_path / "lock"
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_lock_dies_with_its_process(tmp_path, kind):
+    lock = tmp_path / "lock" if kind == "file" else tmp_path
     with subprocess.Popen([sys.executable, "-c", HOLDER, lock], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "True\n"
         with held(lock) as mine:
             assert not mine
-        assert lock.exists()
         holder.kill()
         holder.wait()
         with held(lock) as mine:
             assert mine
             with held(lock) as also:
                 assert not also
-    assert not lock.exists()
+        with held(lock) as mine:
+            assert mine
+    assert os.listdir(tmp_path) == (["lock"] if kind == "file" else [])
 
 
-def test_one_at_a_time(tmp_path):
-    """Each who lets go takes the file away: a lock on a file that is gone must hold nobody off, nor let two in."""
-    inside, worst, times = 0, 0, []
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_one_at_a_time(tmp_path, kind):
+    lock, inside, worst, times = tmp_path / "lock" if kind == "file" else tmp_path, 0, 0, []
 
     def work():
         nonlocal inside, worst
         while len(times) < 200:
-            with held(tmp_path / "lock") as mine:
+            with held(lock) as mine:
                 if mine:
                     inside += 1
                     worst = max(worst, inside)
@@ -107,4 +119,19 @@ def test_one_at_a_time(tmp_path):
         worker.start()
     for worker in workers:
         worker.join()
-    assert worst == 1 and not os.listdir(tmp_path)
+    assert worst == 1
+
+
+def test_what_holds_a_lock_may_be_taken_away(tmp_path):
+    """A folder that is removed and made again is another one: the old holder's end lets nobody else in."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with contextlib.ExitStack() as old:
+        assert old.enter_context(held(folder))
+        folder.rmdir()
+        folder.mkdir()
+        with held(folder) as mine:
+            assert mine
+            old.close()
+            with held(folder) as third:
+                assert not third

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .draw import BATCHES, ORDER, keys
 from .errors import DataError
 
-Small = Literal["keep", "drop", "merge", "merge_or_drop"]
+Small = Literal["keep", "drop", "merge"]
 
 
 def plan_batches(
@@ -25,14 +25,14 @@ def plan_batches(
 ) -> list[NDArray[np.int64]]:
     """Batches of row numbers, every batch of one length, every row in one batch at most.
 
-    Shapes: lengths (n,) whole numbers -> a list of (at most batch_size, or where they merge less than
+    Shapes: lengths (n,) whole numbers -> a list of (at most batch_size, or with "merge" less than
     batch_size + min_batch) row numbers.
     shuffle: rows within a length and the order of the batches are drawn anew in each epoch; without it rows
         keep their order within a length, and a batch stands where its first row stands.
     small: what becomes of a batch below `min_batch` rows, which a batch norm over vectors cannot use: "keep"
         it, "drop" its rows for this epoch, or "merge" it into the batch before it. A length that fewer than
-        `min_batch` rows have has nothing to merge with: that batch is kept, and dropped by "merge_or_drop".
-        `drop` with min_batch = batch_size is torch's `drop_last`. Every epoch has the same number of batches.
+        `min_batch` rows have has nothing to merge with: that batch is kept. `drop` with min_batch =
+        batch_size is torch's `drop_last`. The number of batches is the same in every epoch.
     Errors: `DataError` for impossible sizes, an unknown option, or if nothing is left.
     """
     size = np.asarray(lengths, dtype=np.int64)
@@ -48,11 +48,11 @@ def plan_batches(
         own = rows[size[rows] == length]
         cut = [own[i : i + batch_size] for i in range(0, len(own), batch_size)]
         if len(cut[-1]) < min_batch:
-            if small.startswith("merge") and len(cut) > 1:
+            if small == "drop":
+                cut.pop()
+            elif small == "merge" and len(cut) > 1:
                 tail = cut.pop()
                 cut[-1] = np.concatenate([cut[-1], tail])
-            elif small.endswith("drop"):
-                cut.pop()
         batches += cut
     if not batches:
         raise DataError(f"{len(size)} rows make no batch of at least {min_batch}; add rows, or keep small batches")

@@ -30,7 +30,7 @@ class Loader(Epochs):
     rows: the table's rows to use (`splits.train`); all by default.
     targets: for each head the names of its columns; by default one head for each column, named like it.
     shuffle, augment: for training; both depend on (seed, epoch, row) only.
-    small, min_batch: see `plan_batches`; "drop" and "merge_or_drop" keep batches of one away from a batch norm.
+    small, min_batch: see `plan_batches`; "merge" or "drop" keep batches of one away from a batch norm.
 
     Where it stands, and how it resumes: see `Epochs`.
 

@@ -116,6 +116,10 @@ def chosen(planned: Plan, only: Sequence[str]) -> dict[str, Cell]:
         if name not in names | {CONTROL}:
             raise WorkError(f"--only {name}: there is no such axis; {near(name, [*names, CONTROL])}")
     found = set(ids)
+    controls = ["none", *dict.fromkeys(e.control for e in planned.entries if e.control)]
+    for _, label in (pair for pair in labels if pair[0] == CONTROL and CONTROL not in names):
+        if not any(fnmatchcase(control, label) for control in controls):
+            raise WorkError(f"--only {CONTROL}={label}: there is no such control; {near(label, controls)}")
     if labels:
         for entry in planned.entries:
             stands = {CONTROL: entry.control or "none", **entry.labels}

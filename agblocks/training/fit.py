@@ -14,6 +14,7 @@ from ..data import Construct, DataError, Splits, Table, check_leaks, inserts
 from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
+from .lone import without_lone
 from .run import Model, Run
 from .scores.evaluate import Evaluation, evaluate, report
 from .scores.metrics import why_never_one
@@ -100,6 +101,9 @@ def fit(
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
     _check_seen(loads, table.take(splits.test), construct)
     check_fits(resolved, wiring, table, used, construct)
+    splits, left_out = without_lone(resolved, wiring, table, splits, construct)
+    if left_out and told is not None:
+        told(left_out)
     made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
     return carry_out(
         made, resolved, folder, settings, Initial(resolved, loads), resume=resume, overwrite=overwrite,

@@ -44,7 +44,7 @@ def train(
     """Train on measured sequences; see `run_training`."""
 
     def made() -> tuple[LightningDataModule, Fitting]:
-        batches = Batches(table, splits, construct, wiring, settings, settings.seed, model)
+        batches = Batches(table, splits, construct, wiring, settings, settings.seed)
         return batches, Fitting(model, wiring, settings, settings.epochs * len(batches.train), settings.seed)
 
     return run_training(made, settings, checkpoint, logs, progress)

@@ -29,7 +29,7 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
         except OSError as error:
             raise RunError(f"{folder}: cannot be made: {error.strerror}") from None
         with suppress(OSError):
-            if not stack.enter_context(files.held(folder / ".lock")):
+            if not stack.enter_context(files.held(folder)):
                 raise RunError(f"{folder}: another process is {doing} into it")
         yield
 

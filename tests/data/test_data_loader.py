@@ -97,15 +97,14 @@ def test_augment_is_checked(kwargs, message):
     st.lists(st.sampled_from([3, 5, 8]), min_size=1, max_size=40),
     st.integers(1, 5),
     st.booleans(),
-    st.sampled_from(["keep", "drop", "merge", "merge_or_drop"]),
+    st.sampled_from(["keep", "drop", "merge"]),
     st.integers(0, 3),
 )
 def test_plans(lengths, size, shuffle, small, epoch):
     min_batch = min(2, size)
     kwargs = {"batch_size": size, "shuffle": shuffle, "seed": 4, "small": small, "min_batch": min_batch}
     counts = Counter(lengths)
-    short = [c for c in counts.values() if 0 < c % size < min_batch]
-    lost = sum(c % size for c in short if small == "drop" or (small == "merge_or_drop" and c < min_batch))
+    lost = sum(c % size for c in counts.values() if 0 < c % size < min_batch) if small == "drop" else 0
     if lost == len(lengths):
         with pytest.raises(DataError, match="make no batch"):
             plan_batches(lengths, epoch=epoch, **kwargs)
@@ -115,9 +114,9 @@ def test_plans(lengths, size, shuffle, small, epoch):
     assert len(rows) == len(set(rows)) == len(lengths) - lost
     for batch in plan:
         assert len({lengths[r] for r in batch}) == 1
-        alone = small == "merge" and counts[lengths[batch[0]]] < min_batch
+        alone = counts[lengths[batch[0]]] < min_batch
         assert (min_batch if small != "keep" and not alone else 1) <= len(batch)
-        assert len(batch) <= size + (min_batch - 1 if "merge" in small else 0)
+        assert len(batch) <= size + (min_batch - 1 if small == "merge" else 0)
     assert len(plan_batches(lengths, epoch=epoch + 1, **kwargs)) == len(plan)
     again = plan_batches(lengths, epoch=epoch, **kwargs)
     assert [b.tolist() for b in plan] == [b.tolist() for b in again]

@@ -99,6 +99,7 @@ def test_only_some(tmp_path):
         assert made.done <= own and len(made.done) == many
     for only, said in (
         (["fold=9"], "no cell is like that"),
+        (["control=kmr"], "there is no such control; .*kmer"),
         (["fol=0"], "no such axis|there is no axis 'fol'"),
         (["ab"], "no such cell"),
     ):

@@ -60,7 +60,7 @@ def by_hand(model, recipe, settings):
 
     table, splits = table_and_splits()
     made_wiring = wired(recipe, table, splits)
-    batches = Batches(table, splits, Construct(), made_wiring, settings, settings.seed, model).train
+    batches = Batches(table, splits, Construct(), made_wiring, settings, settings.seed).train
     steps = settings.epochs * len(batches)
     warm = round(settings.warmup * steps)
     parameters = dict(model.named_parameters())

@@ -64,7 +64,7 @@ def test_a_training_is_adamw_by_hand(tmp_path):
 
 
 def by_hand(model, table, splits, wiring, batches_of):
-    batches = batches_of(table, splits, Construct(), wiring, CHOSEN, CHOSEN.seed, model).train
+    batches = batches_of(table, splits, Construct(), wiring, CHOSEN, CHOSEN.seed).train
     parameters, scale = dict(model.named_parameters()), factors(model)
     steps = CHOSEN.epochs * len(batches)
     warm, step = round(CHOSEN.warmup * steps), 0

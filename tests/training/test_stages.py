@@ -127,7 +127,7 @@ def by_hand(model, recipe, settings):
 
     table, splits = table_and_splits()
     own = wired(recipe, table, splits)
-    batches = Batches(table, splits, Construct(), own, settings, settings.seed, model)
+    batches = Batches(table, splits, Construct(), own, settings, settings.seed)
     parameters = dict(model.named_parameters())
     parts = [["activity"], ["activity", "stage3"], ["activity", "stage1", "stage2", "stage3"]]
     limits, rates, patiences = [3, math.inf, math.inf], [1.0, 1.0, 0.1], [1, 2, 3]

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -258,24 +257,43 @@ def test_variable_lengths_train(tmp_path):
     assert run.metrics["test"][0]["n"] == len(splits.test)
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_a_row_that_alone_has_its_length(tmp_path, norm):
-    """Torch's batch norm refuses it in the middle of training; where none is, the row trains like any other."""
-    table, splits = table_and_splits()
-    lone, sequences = int(splits.train[5]), list(table.sequences)
-    sequences[lone] = sequences[lone][:-1]
-    own = replace(table, sequences=tuple(sequences))
+def narrow(stem, last):
+    """Pooled to one position, at which the last norm stands."""
     recipe = copy.deepcopy(SMALL)
-    recipe["nodes"]["stem"]["args"]["norm"] = "none"
-    recipe["heads"]["activity"]["args"]["norm"] = norm
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        run = fit(recipe, own, splits, tmp_path / "out", QUICK)
-    left_out = [str(w.message) for w in told if "left out" in str(w.message)]
-    assert [m.partition(":")[0] for m in left_out] == [f"1 of {len(splits.train)} training rows are left out"] * (
-        norm == "batch"
-    )
-    assert run.metrics["test"][0]["n"] == len(splits.test)
+    recipe["nodes"]["stem"]["args"]["norm"] = stem
+    recipe["nodes"]["pool"] = {"block": "pool.max", "in": "stem", "args": {"pool": 128}}
+    recipe["nodes"]["last"] = {"block": "conv.block", "in": "pool", "args": {"channels": 8, "kernel": 1, "norm": last}}
+    recipe["heads"]["activity"]["in"] = "last"
+    return recipe
+
+
+@pytest.mark.parametrize(("stem", "last", "left_out"), [("none", "batch", 2), ("batch", "rms", 0), ("none", "none", 0)])
+def test_rows_that_alone_have_their_length(tmp_path, stem, last, left_out):
+    """Torch's batch norm over one position refuses a batch of one in the middle of training; over tracks it takes it."""
+    table, splits = table_and_splits()
+    sequences = list(table.sequences)
+    for cut, row in enumerate(splits.train[[5, 9]].tolist(), 1):
+        sequences[row] = sequences[row][:-cut]
+    own = replace(table, sequences=tuple(sequences))
+    told = []
+    run = fit(narrow(stem, last), own, splits, tmp_path / "out", replace(QUICK, epochs=1), told=told.append)
+    said = [text for text in told if "left out" in text]
+    assert len(said) == bool(left_out) and all(f"2 of {len(splits.train)} training rows are" in text for text in said)
+    assert all("(38, 39)" in text and "'small' sees one value" in text for text in said)
+    assert run.data["rows"]["train"] == len(splits.train) - left_out
+    parts = [line.split("\t")[0] for line in (tmp_path / "out" / "rows.tsv").read_text().splitlines()[1:]]
+    assert parts.count("train") == len(splits.train) - left_out and parts.count("test") == len(splits.test)
+
+
+def test_rows_of_which_each_has_a_length_of_its_own(tmp_path):
+    table, splits = table_and_splits(rows=30, length=90)
+    own = replace(table, sequences=tuple(s[: 90 - i] for i, s in enumerate(table.sequences)))
+    assert fit(narrow("batch", "rms"), own, splits, tmp_path / "tracks", replace(QUICK, epochs=1)).data["rows"][
+        "train"
+    ] == len(splits.train)
+    with pytest.raises(DataError, match=r"rows are left out: .* a construct that pads gives all one length"):
+        fit(narrow("batch", "batch"), own, splits, tmp_path / "out", replace(QUICK, epochs=1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_trainings_into_one_folder(measured, tmp_path):
@@ -287,7 +305,6 @@ def test_two_trainings_into_one_folder(measured, tmp_path):
         fit(SMALL, *measured, tmp_path / "run", QUICK, overwrite=True)
     assert not list((tmp_path / "run").iterdir())
     fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=1))
-    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_a_target_that_no_validation_row_can_tell_is_left_out_of_their_mean(tmp_path):

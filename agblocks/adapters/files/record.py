@@ -124,7 +124,8 @@ def write_whole(*files: tuple[Path, bytes]) -> None:
             if len(files) > 1:
                 files[-1][0].unlink(missing_ok=True)
     except OSError as error:
-        raise AdapterFileError(f"{files[0][0]}: cannot be written: {error.strerror or error}") from None
+        at = error.filename2 or file  # what was renamed onto, or else what was being written
+        raise AdapterFileError(f"{at}: cannot be written: {error.strerror or error}") from None
 
 
 class Reader:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import DataError
 from .names import ChromosomeNames
 
-_SKIPPED = ("#", "track ", "browser ")
+_HEADS = ("track", "browser")
 
 
 def bed_lines(path: str | Path) -> list[tuple[int, list[str]]]:
@@ -17,7 +17,8 @@ def bed_lines(path: str | Path) -> list[tuple[int, list[str]]]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    kept = [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.startswith(_SKIPPED)]
+    kept = [(n, line) for n, line in enumerate(lines, start=1) if line.strip() and not line.startswith("#")]
+    kept = [(n, line) for n, line in kept if line.split(None, 1)[0] not in _HEADS]
     return [(n, line.split("\t") if "\t" in line else line.split()) for n, line in kept]
 
 

@@ -82,7 +82,7 @@ class OnFeatures(OnSequences):
         from ...training.train import run_training
 
         def made() -> tuple[Batches, Fitting]:
-            batches = Batches(self.table, self.splits, self.construct, self.wiring, settings, settings.seed, model)
+            batches = Batches(self.table, self.splits, self.construct, self.wiring, settings, settings.seed)
             try:
                 tracks = self._tracks(model, part, variants, settings, (self.splits.train, self.splits.valid))
             except NoRoom as error:

@@ -66,15 +66,15 @@ class Grouped:
     @cached_property
     def drawn(self) -> tuple[Group, ...]:
         """The groups of figures: a control's whose cells are some of another's of that control stands in that one."""
-        kept = {group.number: group for group in self.groups}
-        for part in (group for group in self.groups if group.control is not None):
-            for whole in kept.values():
-                if whole.control == part.control and part.units.items() < whole.units.items():
-                    shared = {a: label for a, label in whole.labels.items() if part.labels.get(a) == label}
-                    kept[whole.number] = replace(whole, labels=shared)
-                    del kept[part.number]
-                    break
-        return tuple(kept.values())
+        drawn = []
+        for whole in self.groups:
+            same = [group for group in self.groups if group.control == whole.control and whole.control is not None]
+            if any(whole.units.items() < group.units.items() for group in same):
+                continue
+            parts = [group.labels for group in same if group.units.items() < whole.units.items()]
+            shared = {a: v for a, v in whole.labels.items() if all(labels.get(a) == v for labels in parts)}
+            drawn.append(replace(whole, labels=shared))
+        return tuple(drawn)
 
     def done(self, group: Group) -> dict[Unit, Result]:
         """The results that are there, by unit."""

@@ -79,6 +79,15 @@ def spending(grouped: Grouped, group: Group, cost: str) -> float | None:
 
 def data_axes(grouped: Grouped) -> tuple[str, ...]:
     """The axes that change what is predicted: `data`, and what the k-mer control, which has no model, depends on."""
-    kmer = {axis for group in grouped.drawn if group.control == "kmer" for axis in group.labels}
+    places = [(entry.cell, entry.labels) for entry in grouped.results.plan.entries if entry.control == "kmer"]
+
+    def changes(axis: str) -> bool:
+        """Whether the control has another cell somewhere, all other labels equal."""
+        found: dict[frozenset[tuple[str, str]], str] = {}
+        return any(
+            found.setdefault(frozenset((a, v) for a, v in labels.items() if a != axis), cell) != cell
+            for cell, labels in places
+        )
+
     free = (a for a in grouped.results.axes if a not in grouped.over)
-    return tuple(axis for axis in free if axis in kmer or axis == "data")
+    return tuple(axis for axis in free if axis == "data" or changes(axis))

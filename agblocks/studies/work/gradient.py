@@ -65,7 +65,7 @@ def _trained(cell: Cell, store: Store) -> Done:
     ids = [rows.table.ids[i] for i in splits.test.tolist()]
     return Done(
         {part: list(one.scores) for part, one in scored.items()},
-        {part: len(at) for part, at in splits.parts().items()},
+        made.data["rows"],
         Predictions(ids, test.names, test.observed, test.predicted), time.monotonic() - begun, chosen,
         made.data.get("parameters", {}), made.data.get("weights", {}).get("sha256"),
     )  # fmt: skip
