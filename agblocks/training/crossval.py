@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Construct, Table, split_by_fold
+from ..data import Construct, DataError, Table, split_by_fold
 from .adapting import Specs
 from .baseline.ridge import fit_ridge
 from .errors import RunError
@@ -19,8 +19,10 @@ from .fit import fit
 from .parallel.processes import is_first
 from .scores.evaluate import BOOTSTRAP, evaluate
 from .scores.metrics import Score, score
+from .seen import check_seen
 from .settings import Settings
-from .tuning.transfer import Transfer
+from .tuning.loads import Load
+from .tuning.transfer import Transfer, said_once
 from .write import write_whole
 
 MODEL, RIDGE = "model", "ridge"
@@ -117,6 +119,8 @@ def crossval(
         raise RunError(f"there is no fold {unknown[0]!r}; there are {', '.join(names)}")
     if len(names) < 3:
         raise RunError(f"there are {len(names)} folds; wanted at least 3: one each for test, validation and training")
+    loads = said_once(transfer, settings or Settings(), weights, weights_into, adapters)[1]
+    _check_seen(loads, table, chosen, construct or Construct())
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     first = is_first(settings or Settings())  # of several processes that a cluster started
@@ -157,6 +161,22 @@ def crossval(
     if first:
         _write(folder, found)
     return found
+
+
+def _check_seen(loads: Sequence[Load], table: Table, folds: Sequence[str], construct: Construct) -> None:
+    """Before any fold trains: weights must not have seen its rows. Errors: `DataError` with the folds that would do."""
+    assert table.fold is not None
+    problems: dict[str, str] = {}
+    for name in folds:
+        try:
+            check_seen(loads, table, np.flatnonzero(table.fold == name), construct)
+        except DataError as error:
+            problems[name] = str(error)
+    if problems:
+        first, said = next(iter(problems.items()))
+        left = [name for name in folds if name not in problems]
+        would = f"; --only {','.join(left)} would do" if left else ""
+        raise DataError(f"fold {first}: {said} ({len(problems)} of {len(folds)} folds{would})")
 
 
 def _write(folder: Path, found: CrossValidation) -> None:

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Construct, DataError, Splits, Table, check_leaks, inserts
+from ..data import Construct, Splits, Table, check_leaks
 from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
 from .lone import without_lone
-from .run import Model, Run
+from .run import FILE, Model, Run
 from .scores.evaluate import Evaluation, evaluate, report
 from .scores.metrics import why_never_one
+from .seen import check_seen, write_rows
 from .settings import Settings
-from .sources import seen, stripping
+from .sources import stripping
 from .tuning.initial import Initial
 from .tuning.loads import Load
 from .tuning.transfer import Transfer, as_transfer, said_once
 from .wiring import Wiring, check_fits, wire
 from .work import Work, carry_out
-from .write import insert_sum, write_whole
 
 if TYPE_CHECKING:
     from .keeper import Keeper
@@ -99,12 +99,14 @@ def fit(
     wiring = wiring.scaled(table.targets[splits.train]) if settings.standardise else wiring
     _check_plateaus(settings, table, splits.valid, wiring)
     check_leaks(table, splits.parts(), construct=stripping(construct), id_suffix=id_suffix)
-    _check_seen(loads, table.take(splits.test), construct)
+    if not (resume and (folder / FILE).exists()):
+        check_seen(loads, table, splits.test, construct)
     check_fits(resolved, wiring, table, used, construct)
     splits, left_out = without_lone(resolved, wiring, table, splits, construct)
     if left_out and told is not None:
         told(left_out)
     made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
+    made.loads = loads
     return carry_out(
         made, resolved, folder, settings, Initial(resolved, loads), resume=resume, overwrite=overwrite,
         progress=progress, told=told,
@@ -112,7 +114,9 @@ def fit(
 
 
 class OnSequences(Work):
-    """Training on rows of measured sequences."""
+    """Training on rows of measured sequences. `loads`: the weights that it starts from."""
+
+    loads: Sequence[Load] = ()
 
     def __init__(self, table: Table, splits: Splits, construct: Construct, wiring: Wiring, source: dict[str, Any]):
         self.table, self.splits, self.construct, self.wiring, self.source = table, splits, construct, wiring, source
@@ -121,7 +125,7 @@ class OnSequences(Work):
         return {"rows": _rows_sum(self.table, self.splits)}
 
     def note(self, folder: Path) -> None:
-        _write_rows(folder / "rows.tsv", self.table, self.splits, self.construct)
+        write_rows(folder, self.table, self.splits, self.construct, self.loads)
 
     def train(self, model: Model, settings: Settings, checkpoint: Path, logs: Path, progress: bool) -> Keeper:
         from .train import train
@@ -169,16 +173,6 @@ def _check_plateaus(settings: Settings, table: Table, rows: NDArray[np.int64], w
         )
 
 
-def _check_seen(loads: Sequence[Load], held: Table, construct: Construct) -> None:
-    """Weights of a run must not have seen the test rows. Errors: `DataError`."""
-    for load in loads:
-        if isinstance(load.source, str) and (n := int(seen(load.source, held, construct).sum())):
-            raise DataError(
-                f"{load.place} was trained or validated on {n} of the {len(held)} test rows: hold out here what was "
-                "held out there, or take these rows out"
-            )
-
-
 def _rows_sum(table: Table, splits: Splits) -> str:
     """A checksum of every row that is used: sequence, targets and part."""
     digest = hashlib.sha256()
@@ -187,12 +181,3 @@ def _rows_sum(table: Table, splits: Splits) -> str:
         digest.update("\n".join(table.sequences[i] for i in rows.tolist()).encode())
         digest.update(table.targets[rows].astype("<f4").tobytes())
     return digest.hexdigest()
-
-
-def _write_rows(path: Path, table: Table, splits: Splits, construct: Construct) -> None:
-    """Which row was in which part, with a checksum of its insert that both strands share."""
-    texts = inserts(table, construct)
-    lines = ["part\tid\tinsert"]
-    for part, rows in splits.parts().items():
-        lines += [f"{part}\t{' '.join(table.ids[i].split())}\t{insert_sum(texts[i])}" for i in rows.tolist()]
-    write_whole(path, ("\n".join(lines) + "\n").encode())

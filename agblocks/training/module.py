@@ -15,7 +15,7 @@ from .._torchvision import mend
 from ..data.draw import keys
 from ..layers.across import apart
 from .average import Average
-from .errors import RunError
+from .errors import ResumeError, RunError
 from .parallel.shares import SHARES, put_together, rows_of, scale
 from .scores.metrics import METRICS, score, why_never_one
 from .settings import Settings
@@ -114,7 +114,7 @@ class Fitting(LightningModule):
         """Errors: `RunError` for other tensors than `on_save_checkpoint` leaves."""
         fixed = {whole for name in self._fixed for whole in (f"model.{name}", f"average.module.{name}")}
         if odd := sorted(set(checkpoint["state_dict"]) ^ (set(self.state_dict()) - fixed)):
-            raise RunError(f"the checkpoint is of another training: {odd[0]!r} is missing or unknown")
+            raise ResumeError(f"the checkpoint is of another training: {odd[0]!r} is missing or unknown")
 
     # Training
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data import (
     LENTIMPRA_STRAND,
@@ -18,7 +17,6 @@ from ..data import (
     Table,
     fold_groups,
     insert_groups,
-    inserts,
     load,
     named_construct,
     read_table,
@@ -27,7 +25,6 @@ from ..data import (
 )
 from ..errors import near
 from .errors import RunError
-from .write import insert_sum
 
 SIMULATED = "simulated"
 FOLDS = 10
@@ -121,22 +118,6 @@ def read_construct(name: str) -> Construct:
         return Construct.from_dict(json.loads(Path(name).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
         raise RunError(f"{name}: cannot be read as a construct: {error}") from None
-
-
-def seen(run: str | Path, table: Table, construct: Construct) -> NDArray[np.bool_]:
-    """Which rows' inserts, on either strand, a run trained or validated on; by its rows.tsv.
-
-    run: its folder, or the model in it. Shapes: n rows -> (n,). All False without a rows.tsv (a model sent alone).
-    """
-    path = (Path(run).parent if Path(run).is_file() else Path(run)) / "rows.tsv"
-    if not path.is_file():
-        return np.zeros(len(table), dtype=np.bool_)
-    used = set()
-    for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-        part, _, rest = line.partition("\t")
-        if part != "test":
-            used.add(rest.rpartition("\t")[2])
-    return np.array([insert_sum(text) in used for text in inserts(table, construct)], dtype=np.bool_)
 
 
 def _public(source: Source, download: bool) -> Table:

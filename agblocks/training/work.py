@@ -95,10 +95,12 @@ def carry_out(
         "weights": initial.sha256,
         "adapters": resolved.adapters_digest if resolved.adapters else None,
     }
+    if resume and not overwrite and once((folder / FILE).exists) and once(lambda: begin(folder, start, True, False)):
+        return _finished(folder)
     with ExitStack() as stack:
         once(lambda: stack.enter_context(alone(folder, "training")))
         if once(lambda: begin(folder, start, resume, overwrite)):
-            return load_run(folder)
+            return _finished(folder)
         if told is not None and rank() == 0:
             for said in (*initial.reports, *_remarks(initial, settings), *([] if what.is_plain else [what])):
                 told(str(said))
@@ -121,6 +123,13 @@ def carry_out(
         run = Run(models, work.construct, work.wiring, settings, metrics, data)
         once(lambda: _finish(work, run, metrics, folder))
         return load_run(folder)
+
+
+def _finished(folder: Path) -> Run:
+    try:
+        return load_run(folder)
+    except RunError as error:
+        raise ResumeError(str(error)) from None
 
 
 def _finish(work: Work, run: Run, metrics: dict[str, Any], folder: Path) -> None:

@@ -1,14 +1,12 @@
-"""What training writes: whole files, into folders of its own; a checksum of sequences in them."""
+"""What training writes: whole files, into folders of its own."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .. import files
-from ..data import reverse_complement
 from .errors import RunError
 
 
@@ -32,8 +30,3 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
             if not stack.enter_context(files.held(folder)):
                 raise RunError(f"{folder}: another process is {doing} into it")
         yield
-
-
-def insert_sum(insert: str) -> str:
-    """A checksum of an insert: 16 hexadecimal digits, the same for both strands."""
-    return hashlib.blake2b(min(insert, reverse_complement(insert)).encode(), digest_size=8).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,9 +15,10 @@ from tune_helpers import LAYERED, block, changed, made, stack, state, stem, trai
 from agblocks import resolve
 from agblocks.cli import main
 from agblocks.data import Construct, DataError, split_by_fold
-from agblocks.training import RunError, Settings, fit, load_run, wire
+from agblocks.training import RunError, Settings, crossval, fit, load_run, wire
 from agblocks.training.average import Average
 from agblocks.training.run import FILE
+from agblocks.training.seen import seen
 from agblocks.training.tuning.frozen import freeze
 
 # No bias before a batch norm: its gradient is rounding, which Adam makes large.
@@ -418,6 +420,42 @@ def test_weights_that_have_seen_the_test_rows(run_folder, measured, tmp_path, fi
     assert not (tmp_path / "run").exists()
     fit(RENAMED, table, replace(splits, valid=splits.train, train=splits.valid), tmp_path / "run",
         replace(QUICK, epochs=1), weights=run_folder / file)  # fmt: skip
+
+
+def test_what_weights_had_seen_is_handed_on(run_folder, measured, tmp_path):
+    """A run on other rows starts from the run: who starts from it must not be tested on the first one's rows."""
+    table, splits = measured
+    there, parted = table_and_splits(seed=7)
+    quick = replace(QUICK, epochs=1)
+    fit(RENAMED, there, parted, tmp_path / "second", quick, weights=run_folder)
+    assert seen(tmp_path / "second", table, Construct()).sum() == len(splits.train) + len(splits.valid)
+    other = split_by_fold(table, valid="0", test="2")
+    with pytest.raises(DataError, match=r"second, or a run that it started from, was .* of the \d+ test rows"):
+        fit(RENAMED, table, other, tmp_path / "third", quick, weights=tmp_path / "second")
+    fit(RENAMED, table, splits, tmp_path / "third", quick, weights=tmp_path / "second")
+
+
+def test_a_file_of_rows_that_is_not_one(run_folder, tmp_path):
+    table, _ = table_and_splits()
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    assert seen(folder, table, Construct()).any()
+    for content in (b"", b"id\tpart\nx\ttrain\n", b"\n"):
+        (folder / "rows.tsv").write_bytes(content)
+        assert not seen(folder, table, Construct()).any()
+    (folder / "rows.tsv").write_bytes(b"part\tid\tinsert\n\xff\xfe")
+    with pytest.raises(RunError, match=r"rows\.tsv: cannot be read: "):
+        seen(folder, table, Construct())
+
+
+def test_cross_validation_asks_of_all_folds_first(run_folder, measured, tmp_path):
+    """Weights that held out fold 0 are good for that fold alone: said before any fold trains."""
+    table, _ = measured
+    with pytest.raises(DataError, match=r"^fold 1: .* \(\d+ of \d+ folds; --only 0 would do\)$"):
+        crossval(SMALL, table, tmp_path / "cv", replace(QUICK, epochs=1), weights=run_folder, kmer=0)
+    assert not (tmp_path / "cv").exists()
+    made = crossval(SMALL, table, tmp_path / "cv", replace(QUICK, epochs=1), weights=run_folder, kmer=0, only=["0"])
+    assert [fold.test for fold in made.folds] == ["0"]
 
 
 def test_training_starts_from_weights(run_folder, measured, tmp_path):

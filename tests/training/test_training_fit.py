@@ -17,6 +17,7 @@ from training_helpers import QUICK, SMALL, table_and_splits, two_targets
 
 from agblocks.data import Construct, DataError, Splits, reverse_complement, split_by_fold
 from agblocks.training import RunError, Settings, fit, load_run
+from agblocks.training.errors import ResumeError
 from agblocks.training.run import FILE
 from agblocks.training.write import alone
 
@@ -106,7 +107,14 @@ def test_torch_is_left_as_it_was(measured, tmp_path):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    fit(SMALL, *measured, tmp_path / "run", replace(QUICK, epochs=1))
+    quick = replace(QUICK, epochs=1)
+    fit(SMALL, *measured, tmp_path / "run", quick)
+    with alone(tmp_path / "run", "training"):  # what is finished is read by as many as like
+        assert fit(SMALL, *measured, tmp_path / "run", quick, resume=True).settings.epochs == 1
+    model = tmp_path / "run" / FILE
+    model.write_bytes(model.read_bytes()[:-9])
+    with pytest.raises(ResumeError, match="model.safetensors"):
+        fit(SMALL, *measured, tmp_path / "run", quick, resume=True)
     assert torch.equal(torch.rand(3), wanted)
     assert not torch.are_deterministic_algorithms_enabled()
 

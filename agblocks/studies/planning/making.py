@@ -15,8 +15,9 @@ from ...data.augment import check_augment
 from ...errors import AgblocksError, near
 from ...graph.resolved import Resolved
 from ...training.presets import preset
+from ...training.seen import seen
 from ...training.settings import CAME_LATER, Settings
-from ...training.sources import seen, stripping
+from ...training.sources import stripping
 from ...training.wiring import Wiring, check_fits, model_inputs, wire
 from ..cost.costing import cost_name
 from ..errors import WorkError

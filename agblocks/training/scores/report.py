@@ -13,8 +13,8 @@ from ...data import Table
 from ...errors import near
 from ..errors import RunError
 from ..run import load_run
+from ..seen import seen as was_seen
 from ..sources import Source, read_data, split
-from ..sources import seen as was_seen
 from ..write import write_whole
 from .evaluate import BOOTSTRAP, Evaluation, evaluate, report
 
