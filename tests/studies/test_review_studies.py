@@ -139,7 +139,7 @@ def test_a_file_system_without_locks_is_said_and_not_waited_for(tmp_path, monkey
     with store.claim("a") as mine:
         assert mine
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(WorkError, match="has no locks: No locks available"), store.claim("a"):
+    with pytest.raises(WorkError, match="written and locked: No locks available"), store.claim("a"):
         pass
     (tmp_path / "other").write_text("x")
     with pytest.raises(WorkError, match="cannot be written"), Store(tmp_path / "other").claim("a"):
