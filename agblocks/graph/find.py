@@ -21,11 +21,11 @@ class Source:
 
 
 @cache
-def shipped_folder() -> Path:
-    """The recipes that come with the package: inside it when installed, beside it in a checkout."""
+def shipped_folder(inside: str = "recipes", beside: str = "recipes") -> Path:
+    """What comes with the package, recipes by default: inside it when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
+    installed = package / inside
+    return installed if installed.is_dir() else package.parent / beside
 
 
 @cache

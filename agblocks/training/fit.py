@@ -15,6 +15,7 @@ from ..graph.resolve import Resolved, resolve
 from .adapting import Specs, tuned, with_adapters
 from .errors import RunError
 from .lone import without_lone
+from .parallel.processes import is_first
 from .run import FILE, Model, Run
 from .scores.evaluate import Evaluation, evaluate, report
 from .scores.metrics import why_never_one
@@ -103,7 +104,7 @@ def fit(
         check_seen(loads, table, splits.test, construct)
     check_fits(resolved, wiring, table, used, construct)
     splits, left_out = without_lone(resolved, wiring, table, splits, construct)
-    if left_out and told is not None:
+    if left_out and told is not None and is_first(settings):
         told(left_out)
     made = (work or OnSequences)(table, splits, construct, wiring, dict(source or {}))
     made.loads = loads

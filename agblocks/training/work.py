@@ -95,7 +95,7 @@ def carry_out(
         "weights": initial.sha256,
         "adapters": resolved.adapters_digest if resolved.adapters else None,
     }
-    if resume and not overwrite and once((folder / FILE).exists) and once(lambda: begin(folder, start, True, False)):
+    if resume and not overwrite and once(lambda: (folder / FILE).exists() and begin(folder, start, True, False)):
         return _finished(folder)
     with ExitStack() as stack:
         once(lambda: stack.enter_context(alone(folder, "training")))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Mark, Problem, RecipeError, near, shown
+from ...graph.find import shipped_folder
 from ...graph.forms import Findings
 from ...graph.source import Tree, from_override, from_python, read_file, read_text
 from ..errors import StudyError
@@ -17,17 +18,9 @@ from .text import read_study
 
 
 @cache
-def shipped_folder() -> Path:
-    """The studies that come with the package: inside it when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[2]
-    inside = package / "shipped_studies"
-    return inside if inside.is_dir() else package.parent / "studies"
-
-
-@cache
 def shipped_studies() -> dict[str, Path]:
     """Every shipped study by name."""
-    return {file.stem: file for file in sorted(shipped_folder().glob("*.yaml"))}
+    return {file.stem: file for file in sorted(shipped_folder("shipped_studies", "studies").glob("*.yaml"))}
 
 
 def load_study(study: str | Path | Mapping[str, Any], *overrides: str) -> Study:

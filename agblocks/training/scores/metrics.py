@@ -22,8 +22,16 @@ _CELLS = 10_000_000
 METRICS = ("pearson", "spearman", "mse")
 
 
+class Plain:
+    """A dataclass of numbers, texts and tuples that JSON holds."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, nan as None."""
+        return {k: plain(v) for k, v in vars(self).items()}
+
+
 @dataclass(frozen=True)
-class Score:
+class Score(Plain):
     """Agreement for one target. Intervals are 95% percentile bootstrap over rows; `reason` says why one is nan."""
 
     target: str
@@ -35,10 +43,6 @@ class Score:
     spearman_interval: Interval = (_NAN, _NAN)
     mse_interval: Interval = (_NAN, _NAN)
     reason: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, nan as None."""
-        return {k: plain(v) for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Score:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import RunError
-from ..scores.metrics import Interval, plain
+from ..scores.metrics import Interval, Plain
 
 Array = NDArray[np.float64]
 _NAN = float("nan")
@@ -20,7 +20,7 @@ _FEWEST_TRACKS = 3
 
 
 @dataclass(frozen=True)
-class TrackScore:
+class TrackScore(Plain):
     """Agreement on one track, over all bins of all windows that were scored.
 
     pearson: of values as measured; log_pearson: of log(1 + value), where a few high bins don't rule. Intervals are 95%
@@ -40,13 +40,9 @@ class TrackScore:
     log_interval: Interval = (_NAN, _NAN)
     reason: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, nan as None."""
-        return {k: plain(v) for k, v in asdict(self).items()}
-
 
 @dataclass(frozen=True)
-class AcrossScore:
+class AcrossScore(Plain):
     """Agreement across tracks: Pearson over the tracks of a bin (log(1 + value / mean of the track)), averaged over the
     bins where all are known and neither side is constant. It asks whether a bin's profile is right, not its height.
     """
@@ -56,10 +52,6 @@ class AcrossScore:
     n: int
     pearson: float
     interval: Interval = (_NAN, _NAN)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, nan as None."""
-        return {k: plain(v) for k, v in asdict(self).items()}
 
 
 class Moments:
